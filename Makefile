@@ -1,0 +1,121 @@
+# `make help` lists the targets. Everything runs in .venv, which the first target that needs it makes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
+# Notebooks that only report: what they print must equal their stored outputs.
+STRICT_NOTEBOOKS :=
+LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
+NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
+
+# A kernel named python3 in the user's home must not win over the one in .venv.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# --- environment -----------------------------------------------------------------------------------
+
+# The stamp holds the folder it was made in: a .venv that was moved or lost its Python is made anew.
+ifneq ($(shell cat $(STAMP) 2>/dev/null && $(BIN)/python -c '' 2>/dev/null && echo ok),$(CURDIR) ok)
+.PHONY: $(STAMP)
+endif
+
+# True if no package in .venv lacks a file, as one does after an interrupted installation.
+define IS_WHOLE
+import importlib.metadata, sys
+packages = [d for d in importlib.metadata.distributions() if d.metadata["Name"] != "dynagent"]
+sys.exit(not all(d.files and all(f.locate().exists() for f in d.files) for d in packages))
+endef
+export IS_WHOLE
+
+.PHONY: install
+install: $(STAMP) ## make .venv with the locked packages (PYTHON=python3.12 chooses the Python)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "dynagent needs Python 3.11 or newer, and '$(PYTHON)' is not one:" \
+	         "$$($(PYTHON) --version 2>&1 | tail -n 1). Name another: make install PYTHON=python3.11" >&2; exit 1; }
+	@made_in=$$(cat $@ 2>/dev/null || echo "$(CURDIR)"); rm -f $@; \
+	if [ "$$made_in" != "$(CURDIR)" ] || ! $(BIN)/python -I -c "$$IS_WHOLE" 2>/dev/null \
+	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    echo "Making .venv with $$($(PYTHON) --version)."; \
+	    base=$$($(PYTHON) -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'); \
+	    "$$base" -m venv --clear .venv || { rm -rf .venv; \
+	        echo "'$$base -m venv' failed: see above (on Debian and Ubuntu, install python3-venv)." >&2; exit 1; }; \
+	fi
+	@echo "Installing $$(grep -c '^[a-z].*==' requirements.lock) locked packages (from nothing: 2 to 10 minutes; a CUDA build of torch is several GB)."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check -q
+	@echo "$(CURDIR)" > $@
+
+.PHONY: lock
+lock: install ## remake requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)
+	cp requirements.lock .venv/lock
+	$(BIN)/pip-compile --quiet --all-extras --strip-extras --allow-unsafe --no-header --no-emit-options \
+	    --no-emit-index-url --annotation-style=line $(ARGS) --output-file .venv/lock pyproject.toml
+	@# Keep the comment at the top; a local build of torch and what comes with one are no part of the lock.
+	{ sed -n '/^#/!q; p' requirements.lock; echo; sed -E -e '/^(dynagent |nvidia-|cuda-|triton==|#|$$)/d' \
+	    -e 's/^([^ ]+)\+[^ ]+/\1/' -e 's/dynagent, dynagent \(pyproject.toml\)|dynagent \(pyproject.toml\)/dynagent/' \
+	    -e 's/ +#/  #/' .venv/lock; } > .venv/lock.new
+	mv .venv/lock.new requirements.lock
+
+# --- work ------------------------------------------------------------------------------------------
+
+.PHONY: train
+train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iterations 50" sets parameters)
+	@mkdir -p results/executed
+	$(BIN)/papermill --cwd notebooks notebooks/train.ipynb results/executed/train.ipynb -p dataset mmlu $(ARGS)
+	@$(BIN)/python -m dynagent.results results/executed/train.ipynb
+
+.PHONY: notebooks
+notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)
+
+.PHONY: lab
+lab: install ## open JupyterLab
+	$(BIN)/jupyter lab $(ARGS)
+
+# --- checks ----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint ## lint, types, the fast tests, and every notebook
+	$(BIN)/python -m pytest
+	$(if $(LAX_NOTEBOOKS),$(NBVAL) --nbval-lax $(LAX_NOTEBOOKS))
+	$(if $(STRICT_NOTEBOOKS),$(NBVAL) --nbval $(STRICT_NOTEBOOKS))
+
+.PHONY: test-slow
+test-slow: install ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow --durations=10
+
+.PHONY: bench-first-run
+bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home
+	$(BIN)/python tests/benchmarks/first_run.py
+
+.PHONY: lint
+lint: install ## ruff (lint and format) and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: format
+format: install ## format the code and the notebooks
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: clean
+clean: ## remove caches, build leftovers and results/executed
+	rm -rf build dist *.egg-info results/executed .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## clean, and remove .venv
+	rm -rf .venv
