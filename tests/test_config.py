@@ -1,0 +1,259 @@
+"""Parameters of a run: what is wrong is found at once and named, what is given is what is used."""
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+from papermill.translators import PythonTranslator
+
+from dynagent import config
+from dynagent.config import PRESETS, RunConfig, TrainConfig, nearest, project_root, resolve_path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+NOT_WHOLE = [-1, 1.5, 2.0, "3", True, math.nan, [1]]
+NOT_REAL = ["0.1", "", True, math.nan, math.inf, -math.inf, [0.1]]
+NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
+NOT_TEXT = ["", None, 3, ["test"], True]
+WRONG = {
+    **{name: [*NOT_WHOLE, 0, None] for name in ("num_iterations", "batch_size", "graphs_per_question")},
+    **{name: [*NOT_WHOLE, 0] for name in ("train_limit", "eval_limit")},
+    **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},
+    "num_per_domain": [*NOT_WHOLE, 0, None],
+    **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "temperature")},
+    "sparsity": [*NOT_REAL, None, -0.1],
+    "initial_probability": [*NOT_REAL, None, 0, 1, -0.5, 1.5],
+    **dict.fromkeys(("baseline", "order", "decide", "mixed_precision", "preset", "dataset", "team"), NOT_A_NAME),
+    **dict.fromkeys(("adversary", "agent_mode", "edge_policy", "readout", "head_init"), NOT_A_NAME),
+    **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
+    "standardize": ["yes", 1, None, 0],
+}
+
+
+def assert_one_sentence(error, name):
+    text = str(error)
+    assert name in text
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert len(text) < 250
+
+
+def test_every_field_has_wrong_values():
+    assert set(WRONG) == {field.name for field in fields(RunConfig)}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
+    with pytest.raises(ValueError) as caught:
+        RunConfig(**{name: value})
+    assert_one_sentence(caught.value, name)
+    if value is not None:
+        with pytest.raises(ValueError) as caught:
+            RunConfig.from_parameters({name: value})
+        assert_one_sentence(caught.value, name)
+
+
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(TrainConfig)}))
+def test_the_training_part_alone_finds_the_same_mistakes(name):
+    for value in WRONG[name]:
+        with pytest.raises(ValueError, match=name):
+            TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ({"baseline": "leave_one_out", "graphs_per_question": 1}, ["leave_one_out", "graphs_per_question"]),
+        ({"preset": "paper", "baseline": "leave_one_out"}, ["leave_one_out", "graphs_per_question"]),
+        (
+            {"team": "adversarial", "num_truthful": 0, "num_adversarial": 0},
+            ["no agents", "num_truthful", "num_adversarial"],
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(parameters, names):
+    with pytest.raises(ValueError) as caught:
+        RunConfig.from_parameters(parameters)
+    for name in names:
+        assert_one_sentence(caught.value, name)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"num_iterations": 1, "batch_size": 1, "graphs_per_question": 2},
+        {"learning_rate": 1, "sparsity": 0, "temperature": 1e-9},
+        {"team": "adversarial", "num_truthful": 0, "num_adversarial": 1},
+        {"team": "adversarial", "num_truthful": 1, "num_adversarial": 0},
+        {"initial_probability": 1e-6},
+        {"train_limit": 1, "eval_limit": None, "seed": 0},
+        {"baseline": "none", "graphs_per_question": 1},
+    ],
+)
+def test_values_at_the_edge_are_right(parameters):
+    assert {name: getattr(RunConfig(**parameters), name) for name in parameters} == parameters
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("num_iteration", "num_iterations"),
+        ("learningrate", "learning_rate"),
+        ("Seed", "seed"),
+        ("eval_limt", "eval_limit"),
+        ("agent_lm", "agent_llm"),
+    ],
+)
+def test_an_unknown_parameter_names_the_nearest_one(name, meant):
+    with pytest.raises(ValueError, match=f"^There is no parameter '{name}'; did you mean '{meant}'") as caught:
+        RunConfig.from_parameters({name: None})
+    assert all(field.name in str(caught.value) for field in fields(RunConfig))
+
+
+def test_nearest_of_nothing_like_it_only_lists():
+    assert nearest("zzz", {"b", "a"}) == "Known: a, b."
+    assert nearest("aa", ["b", "a"]) == "did you mean 'a'? Known: a, b."
+    with pytest.raises(ValueError, match=r"^There is no preset 'smke'; did you mean 'smoke'\? Known: .*laptop"):
+        RunConfig.from_parameters({"preset": "smke"})
+
+
+# --- presets
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_the_defaults_but_for_what_it_says(preset):
+    made = RunConfig.from_parameters({"preset": preset})
+    assert made.to_dict() == asdict(RunConfig()) | PRESETS[preset] | {"preset": preset}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_given_values_override_the_preset_and_none_leaves_it(preset):
+    plain = RunConfig.from_parameters({"preset": preset}).to_dict()
+    nothing = dict.fromkeys(plain) | {"preset": preset}
+    assert RunConfig.from_parameters(nothing).to_dict() == plain
+    given = {"num_iterations": 7, "eval_limit": 9, "temperature": 0.7, "standardize": False, "sparsity": 0}
+    assert RunConfig.from_parameters(nothing | given).to_dict() == plain | given
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_parameters_of_a_record_give_the_run_back(preset):
+    made = RunConfig.from_parameters({"preset": preset, "seed": 3, "num_iterations": 5})
+    assert RunConfig.from_parameters(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_the_default_preset_is_laptop():
+    assert RunConfig.from_parameters({}) == RunConfig() == RunConfig.from_parameters({"preset": "laptop"})
+
+
+def test_the_preset_paper_is_the_published_recipe():
+    """The column "Adversarial (MMLU)" of the published settings, and what the released code does there."""
+    paper = RunConfig.from_parameters({"preset": "paper"})
+    assert (paper.dataset, paper.team, paper.num_truthful, paper.num_adversarial) == ("mmlu", "adversarial", 8, 8)
+    assert (paper.num_iterations, paper.batch_size, paper.graphs_per_question) == (200, 4, 1)
+    assert (paper.learning_rate, paper.sparsity, paper.initial_probability) == (1e-4, 0, 0.5)
+    assert (paper.temperature, paper.eval_limit) == (0.2, 1000)
+    assert (paper.train_split, paper.eval_split) == ("dev", "val")
+    assert (paper.agent_llm, paper.edge_llm) == ("google/gemma-7b-it", "google/gemma-2b")
+    assert (paper.baseline, paper.order, paper.decide) == ("none", "fixed", "all")
+    assert (paper.adversary, paper.standardize, paper.head_init) == ("constant", False, "default")
+
+
+# --- notebooks
+
+
+def run_notebook(defaults, injected):
+    """The namespace of a notebook after its parameters cell and the cell that papermill adds."""
+    namespace = {"__name__": "__main__", "history": [1], "plt": object()}
+    cells = ["import torch", defaults]
+    if injected is not None:
+        cells.append(PythonTranslator.codify(injected, "Parameters"))
+    for cell in cells[1:]:
+        exec(cell, namespace)
+    return namespace | {"In": ["", *cells, "RunConfig.from_notebook(globals())"]}
+
+
+DEFAULTS = "preset = 'smoke'\ndataset = 'mmlu'\nnum_iterations = None\nseed = 0\ntrain_limit = 5"
+
+
+def test_the_parameters_cell_is_read():
+    made = RunConfig.from_notebook(run_notebook(DEFAULTS, None))
+    assert made == RunConfig(**PRESETS["smoke"] | {"preset": "smoke", "train_limit": 5})
+
+
+def test_injected_parameters_override_the_cell_also_those_that_it_does_not_have():
+    injected = {"num_iterations": 3, "seed": 2, "temperature": 0.5, "team": "languages", "standardize": False}
+    made = RunConfig.from_notebook(run_notebook(DEFAULTS, injected))
+    assert made == RunConfig(**PRESETS["smoke"] | {"preset": "smoke", "train_limit": 5} | injected)
+
+
+@pytest.mark.parametrize("injected", [{"num_iteration": 3}, {"seed": 1, "num_iteration": None}])
+def test_an_injected_name_that_does_not_exist_is_an_error(injected):
+    with pytest.raises(ValueError, match="no parameter 'num_iteration'; did you mean 'num_iterations'"):
+        RunConfig.from_notebook(run_notebook(DEFAULTS, injected))
+
+
+def test_a_wrong_injected_value_is_an_error():
+    with pytest.raises(ValueError, match=r"^seed has to be a whole number of 0 or more, not 'two'\.$"):
+        RunConfig.from_notebook(run_notebook(DEFAULTS, {"seed": "two"}))
+
+
+def test_other_names_of_a_notebook_are_its_own_business():
+    assert RunConfig.from_notebook({"num_iteration": 3, "graph": object(), "In": ["x = 1"]}) == RunConfig()
+    assert RunConfig.from_notebook({}) == RunConfig()
+
+
+# --- files
+
+
+def test_parameters_from_a_file(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"preset": "paper", "seed": 4, "agent_llm": "模型"}', encoding="utf-8")
+    assert RunConfig.from_json(path) == RunConfig.from_parameters({"preset": "paper", "seed": 4, "agent_llm": "模型"})
+    assert RunConfig.from_json(str(path)).seed == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{'seed': 1}", r"run\.json is not valid JSON \(.*\)\.$"),
+        (b"", r"run\.json is not valid JSON \(.*\)\.$"),
+        ('{"seed": "\u00e9"}'.encode("latin-1"), r"run\.json is not valid JSON \(.*\)\.$"),
+        (b"[1]", r"run\.json has to hold one JSON object of parameters\.$"),
+        (b'{"sede": 1}', "^There is no parameter 'sede'; did you mean 'seed'"),
+        (b'{"seed": -1}', "^seed has to be"),
+        (b'{"learning_rate": NaN}', "^learning_rate has to be"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path, content, message):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        RunConfig.from_json(tmp_path / "run.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^There is no file .*run\.json: give a JSON file"):
+        RunConfig.from_json(tmp_path / "run.json")
+
+
+# --- paths
+
+
+def test_relative_paths_start_at_the_projects_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == ROOT
+    assert resolve_path("results/runs") == ROOT / "results" / "runs"
+    assert resolve_path(Path("data")) == ROOT / "data"
+    assert resolve_path(tmp_path / "runs") == tmp_path / "runs"
+    assert resolve_path("~/runs") == Path.home() / "runs"
+
+
+def test_without_a_checkout_paths_start_at_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "site-packages" / "dynagent" / "config.py"))
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path("runs") == tmp_path / "runs"

@@ -1,0 +1,263 @@
+"""What several tests share: agents without a language model, a known world, a tiny backbone, plain references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import networkx as nx
+import pytest
+import torch
+from torch import Tensor
+
+from dynagent.agents import MajorityVote
+from dynagent.execution import Runner
+from dynagent.graph import AgentGraph
+from dynagent.policy import EdgePolicy, StaticEdgePolicy
+from dynagent.sampling import sample_dags
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For every test of a module that imports this: on tensors so small, threads only wait for each other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+# --- teams -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Knows:
+    """An agent that is right on questions of the given kinds, and one option further on all others."""
+
+    kinds: tuple[int, ...] = ()
+    reads: bool = False
+    name: str = "Knows"
+    group: str = "knowing"
+    llm: ClassVar[None] = None
+
+    def answer(self, question: Any, reply: None, draw: float) -> int:
+        return question.answer if question.kind in self.kinds else (question.answer + 1) % 4
+
+
+@dataclass(frozen=True)
+class Lucky:
+    """An agent whose own luck decides: right with the given probability."""
+
+    probability: float
+    reads: bool = False
+    name: str = "Lucky"
+    group: str = "lucky"
+    llm: ClassVar[None] = None
+
+    def answer(self, question: Any, reply: None, draw: float) -> int:
+        return question.answer if draw < self.probability else (question.answer + 1 + int(draw * 300) % 3) % 4
+
+
+def chain(num_operations: int, reads: bool = True) -> SimpleNamespace:
+    """An agent of several operations."""
+    operations = tuple(SimpleNamespace(name=f"step {i}", reads=reads) for i in range(num_operations))
+    return SimpleNamespace(name="Chain", group="chains", reads=reads, operations=operations)
+
+
+def readers(num_agents: int) -> AgentGraph:
+    """A team whose agents all read, so that every potential edge counts."""
+    return AgentGraph([Knows(reads=True)] * num_agents, MajorityVote())
+
+
+# --- graphs, the plain way -------------------------------------------------------------------------------------
+
+
+def is_acyclic(adjacency: Tensor) -> bool:
+    """[M, M] bool."""
+    return nx.is_directed_acyclic_graph(nx.from_numpy_array(adjacency.numpy(), create_using=nx.DiGraph))
+
+
+def naive_visit(
+    graph: AgentGraph, coins: Sequence[bool], order: Sequence[int], decided: Sequence[bool]
+) -> tuple[list[bool], list[bool]]:
+    """Taken and considered of one graph, edge after edge."""
+    drawn = nx.DiGraph()
+    drawn.add_nodes_from(range(graph.num_nodes))
+    drawn.add_edges_from(graph.fixed_adjacency.nonzero().tolist())
+    taken, considered = [False] * graph.num_edges, [False] * graph.num_edges
+    for edge in order:
+        source, target = graph.potential_edges[edge].tolist()
+        if not decided[edge] or nx.has_path(drawn, target, source):
+            continue
+        considered[edge] = True
+        if coins[edge]:
+            taken[edge] = True
+            drawn.add_edge(source, target)
+    return taken, considered
+
+
+def naive_outcomes(graph: AgentGraph, probs: Tensor, order: Sequence[int]) -> dict[tuple[bool, ...], Tensor]:
+    """Every graph that can be drawn and its probability, a plain product of p and 1 - p, given the order."""
+    outcomes: dict[tuple[bool, ...], Tensor] = {}
+    for coins in product((False, True), repeat=graph.num_edges):
+        taken, considered = naive_visit(graph, coins, order, [True] * graph.num_edges)
+        factors = [probs[e] if taken[e] else 1 - probs[e] for e in range(graph.num_edges) if considered[e]]
+        outcomes[tuple(taken)] = torch.stack(factors).prod()
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """All O different graphs that `sample_dags` can draw in one order of the visit."""
+
+    taken: Tensor  # [O, E]
+    considered: Tensor  # [O, E]
+    log_prob: Tensor  # [O]
+
+
+def enumerate_dags(
+    edge_logits: Tensor, graph: AgentGraph, priority: Tensor | None = None, **options: Any
+) -> Enumerated:
+    """Toss the coins in every way: an edge is proposed by noise 0 and not by noise 1.
+
+    Args:
+        edge_logits: [E].
+        priority: [E], smaller is visited earlier; without it the order of the potential edges.
+    """
+    coins = torch.tensor(list(product((0.0, 1.0), repeat=graph.num_edges)))  # [2^E, E]
+    priority = torch.arange(graph.num_edges).float() if priority is None else priority
+    noise = torch.stack([coins, priority.expand_as(coins)], 1)[None]  # [1, 2^E, 2, E]
+    dags = sample_dags(edge_logits[None], graph, noise, **options)
+    _, group = dags.taken[0].unique(dim=0, return_inverse=True)
+    first = torch.tensor([int((group == g).nonzero()[0]) for g in range(int(group.max()) + 1)])
+    return Enumerated(dags.taken[0][first], dags.considered[0][first], dags.log_prob[0][first])
+
+
+# --- a world whose optimum is known ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ToyQuestion:
+    id: str
+    kind: int
+    answer: int
+    text: str = ""
+    options: tuple[str, ...] = ("one", "two", "three", "four")
+
+    def render(self) -> str:
+        return self.text or f"question {self.id}"
+
+
+def toy_questions(num_questions: int, share_of_kind_1: float = 0.3) -> list[ToyQuestion]:
+    num_ones = round(num_questions * share_of_kind_1)
+    return [ToyQuestion(f"q{i}", int(i < num_ones), (7 * i) % 4) for i in range(num_questions)]
+
+
+def toy_graph() -> AgentGraph:
+    """Two agents that know kind 0 and two that know kind 1; nobody reads."""
+    return AgentGraph([Knows((0,))] * 2 + [Knows((1,))] * 2, MajorityVote())
+
+
+class ToyPolicy(EdgePolicy):
+    """An edge policy whose features are a question's kind beside numbers that say nothing."""
+
+    def encode(self, questions: Sequence[Any]) -> Tensor:
+        rows = []
+        for question in questions:
+            number = int(question.id[1:])
+            rows.append([float(question.kind), (number * 37 % 11) / 11, (number * 53 % 17) / 17])
+        return torch.tensor(rows)
+
+    @classmethod
+    def for_graph(cls, graph: AgentGraph, **options: Any) -> ToyPolicy:
+        return cls(3, graph.num_edges, **options)
+
+
+def decision_subsets(graph: AgentGraph) -> Tensor:
+    """Every choice of edges into the decision: [S, E] bool."""
+    into = graph.decision_edges.nonzero().flatten()
+    subsets = torch.zeros(2 ** len(into), graph.num_edges, dtype=torch.bool)
+    subsets[:, into] = torch.tensor(list(product((False, True), repeat=len(into))))
+    return subsets
+
+
+def utilities_of_subsets(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
+    """Utility of every question under every choice of edges into the decision: [n, S]."""
+    adjacency = graph.adjacency(decision_subsets(graph))  # [S, M, M]
+    return Runner(graph).run(questions, adjacency.expand(len(questions), -1, -1, -1)).utility
+
+
+def expected_utility(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> float:
+    """Of a team whose agents do not read: over all graphs, exactly. `edge_probs` is [n, E]."""
+    subsets = decision_subsets(graph)[:, graph.decision_edges]  # [S, N]
+    probs = edge_probs[:, None, graph.decision_edges]  # [n, 1, N]
+    weights = torch.where(subsets, probs, 1 - probs).prod(-1)  # [n, S]
+    return float((weights * utilities_of_subsets(graph, questions)).sum(1).mean())
+
+
+# --- a tiny language model ---------------------------------------------------------------------------------------
+
+
+def save_tiny_backbone(folder: Path, seed: int = 0) -> str:
+    """Write a randomly initialised Llama of two layers and a tokenizer of bytes; returns the folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    symbols = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(symbols),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+        for parameter in model.parameters():  # the usual 0.02 would make all readings nearly equal
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+# --- trainings that several processes repeat -------------------------------------------------------------------------
+
+BASELINE_NAMES = ("none", "moving_average", "leave_one_out")
+
+
+def train_with_every_baseline() -> dict[str, Any]:
+    """Rows and weights of 20 steps in double precision, by baseline and policy, in one process or in several.
+
+    The last entry is the error of a batch that several processes cannot share.
+    """
+    from accelerate import Accelerator
+
+    from dynagent.config import TrainConfig
+    from dynagent.train import train
+
+    team = [Knows((0,), reads=True), Lucky(0.6), Lucky(0.8, reads=True)]
+    graph = AgentGraph(team, MajorityVote())
+    questions = toy_questions(30)
+    accelerator = Accelerator(cpu=True)
+    shared: dict[str, Any] = {"num_iterations": 20, "graphs_per_question": 2, "sparsity": 0.02, "seed": 5}
+    results: dict[str, Any] = {"num_processes": accelerator.num_processes}
+    for baseline in BASELINE_NAMES:
+        config = TrainConfig(baseline=baseline, batch_size=6, **shared)
+        for policy in (ToyPolicy.for_graph(graph).double(), StaticEdgePolicy.for_graph(graph).double()):
+            history = train(policy, graph, questions, config, accelerator=accelerator)
+            results[f"{baseline}/{type(policy).__name__}"] = {"rows": history.rows, "weights": policy.state_dict()}
+    try:
+        train(StaticEdgePolicy.for_graph(graph), graph, questions, TrainConfig(batch_size=5), accelerator=accelerator)
+    except ValueError as error:
+        results["error"] = str(error)
+    return results
