@@ -1,0 +1,63 @@
+"""The protocol of a language model: requests in, replies out, in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Protocol
+
+Chat = tuple[tuple[str, str], ...]
+"""Messages as (role, content) pairs; roles are "system", "user" and "assistant"."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a language model.
+
+    With `options` the reply holds the log-probability of each option as the continuation of the prompt; without,
+    the reply is text.
+
+    Attributes:
+        prompt: plain text, or a chat that the model's own template renders.
+        options: continuations to score.
+        temperature: of the generated text; 0 is greedy decoding.
+        max_new_tokens: bound of the generated text, in tokens.
+        sample: tells apart several draws for the same prompt; only a positive temperature needs it.
+    """
+
+    prompt: str | Chat
+    options: tuple[str, ...] = ()
+    temperature: float = 0.0
+    max_new_tokens: int = 50
+    sample: int = 0
+
+    def key(self, identity: str) -> str:
+        """Hash of all that determines the reply of the model called `identity`."""
+        text = json.dumps([identity, *astuple(self)], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Text, or the total log-probability (in nats) and the number of tokens of every option."""
+
+    text: str | None = None
+    log_probs: tuple[float, ...] | None = None
+    option_tokens: tuple[int, ...] | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ChatModel(Protocol):
+    """What agents need of a language model."""
+
+    identity: str
+    """Names the weights and the arithmetic: equal identities give equal replies."""
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Indices of the requests that are run together: a function of the whole list and of nothing else."""
+
+    def reply(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies of one batch, in order."""

@@ -1,0 +1,217 @@
+"""A causal language model run by the transformers library: scores options, writes text, reads questions."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from dynagent.llm.base import Chat, Reply, Request
+from dynagent.sources import Source, model_folder
+
+READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
+
+
+class TransformersModel:
+    """A pretrained causal LM on one device, in inference mode.
+
+    Batches hold texts of similar length, as many as fit into `tokens_per_batch` after padding.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, source: Source, tokens_per_batch: int | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = copy.deepcopy(tokenizer)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.source = source
+        dtype = str(model.dtype).removeprefix("torch.")
+        self.identity = f"{re.sub(r'[^a-z0-9.]+', '-', source.name.lower())}-{source.sha256[:12]}-{dtype}"
+        self.tokens_per_batch = tokens_per_batch or (1024 if model.device.type == "cpu" else 16384)
+
+    @classmethod
+    def load(cls, name: str, *, dtype: str = "bfloat16", device: str | None = None) -> TransformersModel:
+        """Load by alias, hub id or folder (see `dynagent.llm.load_llm`)."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        folder, source = model_folder(name)
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # half a second of "Loading weights" would stay in every saved notebook
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model.to(device), tokenizer, source)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.get_input_embeddings().embedding_dim)
+
+    # --- replies -------------------------------------------------------------------------------------------
+
+    def batches(self, requests: Sequence[Request]) -> list[list[int]]:
+        """Requests of one kind and of similar length, each batch within `tokens_per_batch`."""
+        kinds: dict[Any, list[int]] = {}
+        for index, request in enumerate(requests):
+            kind = ("options",) if request.options else (request.temperature, request.max_new_tokens)
+            kinds.setdefault(kind, []).append(index)
+        batches = []
+        for indices in kinds.values():
+            lengths = [max(self._lengths(requests[i])) for i in indices]
+            batches += [[indices[j] for j in batch] for batch in self._by_length(lengths)]
+        return batches
+
+    @torch.inference_mode()
+    def reply(self, requests: Sequence[Request]) -> list[Reply]:
+        if requests[0].options:
+            return self._score(requests)
+        return self._generate(requests)
+
+    def _lengths(self, request: Request) -> tuple[int, int]:
+        """Tokens of the prompt, and of all options together when each is padded to the longest."""
+        options = [len(ids) for ids in self._option_ids(request)]
+        return len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0)
+
+    def _by_length(self, lengths: list[int]) -> list[list[int]]:
+        batches: list[list[int]] = []
+        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.tokens_per_batch:
+                batches.append([])
+            batches[-1].append(index)
+        return batches
+
+    def _prompt_ids(self, prompt: str | Chat) -> list[int]:
+        text = prompt if isinstance(prompt, str) else self._render(prompt)
+        # A template writes the special tokens itself; other text gets the tokenizer's.
+        plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
+        return list(self.tokenizer(text, add_special_tokens=plain).input_ids)
+
+    def _render(self, chat: Chat) -> str:
+        if self.tokenizer.chat_template is None:
+            return "\n\n".join(content for _, content in chat) + "\n\n"
+        messages = [{"role": role, "content": content} for role, content in chat]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError:  # a template without a system role raises its own error
+            if chat[0][0] != "system":
+                raise
+            (_, system), (_, user), *rest = chat
+            return self._render((("user", f"{system}\n\n{user}"), *rest))
+        return str(text)
+
+    def _option_ids(self, request: Request) -> list[list[int]]:
+        return [list(self.tokenizer(o, add_special_tokens=False).input_ids) for o in request.options]
+
+    def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Input ids and attention mask, both [B, L]."""
+        pad = self.tokenizer.pad_token_id
+        reverse = [torch.tensor(ids[::-1]) for ids in prompts]
+        ids = pad_sequence(reverse, batch_first=True, padding_value=pad).flip(1)
+        mask = pad_sequence([torch.ones_like(r) for r in reverse], batch_first=True).flip(1)
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def _score(self, requests: Sequence[Request]) -> list[Reply]:
+        """Log-probability of every option; the prompt is computed once and its keys and values are shared."""
+        prompts = [self._prompt_ids(request.prompt) for request in requests]
+        options = [self._option_ids(request) for request in requests]
+        ids, mask = self._left_padded(prompts)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        # An index tensor, not the number 1: on a strided slice PyTorch would copy the output matrix for every row.
+        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        out = self.model(ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=last)
+
+        owner = torch.tensor([b for b, group in enumerate(options) for _ in group], device=ids.device)
+        flat = [torch.tensor(option) for group in options for option in group]
+        first = torch.stack([option[0] for option in flat]).to(owner.device)
+        first_log_probs = out.logits[:, -1].float().log_softmax(-1)
+        totals = first_log_probs[owner, first]  # [sum of options]
+        if max(map(len, flat)) > 1:
+            totals = totals + self._score_rest(out.past_key_values, mask, flat, owner)
+
+        replies, start = [], 0
+        for prompt, group in zip(prompts, options, strict=True):
+            scores = tuple(totals[start : start + len(group)].tolist())
+            tokens = tuple(map(len, group))
+            start += len(group)
+            replies.append(Reply(None, scores, tokens, len(prompt), sum(tokens)))
+        return replies
+
+    def _score_rest(self, cache: Any, mask: Tensor, flat: list[Tensor], owner: Tensor) -> Tensor:
+        """Log-probability of each option's second to last token, given the prompts' cache: [sum of options]."""
+        cache.reorder_cache(owner)
+        tokens = pad_sequence(flat, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(owner.device)
+        valid = pad_sequence([torch.ones_like(ids) for ids in flat], batch_first=True).to(owner.device)
+        prompt_mask = mask[owner]
+        step = torch.arange(tokens.shape[1] - 1, device=owner.device)
+        logits = self.model(
+            tokens[:, :-1],
+            attention_mask=torch.cat([prompt_mask, valid[:, :-1]], 1),
+            position_ids=prompt_mask.sum(1, keepdim=True) + step,
+            past_key_values=cache,
+        ).logits
+        targets = tokens[:, 1:]
+        chosen = logits.gather(-1, targets[..., None]).squeeze(-1).float()
+        return ((chosen - logits.float().logsumexp(-1)) * valid[:, 1:]).sum(1)
+
+    def _generate(self, requests: Sequence[Request]) -> list[Reply]:
+        prompts = [self._prompt_ids(request.prompt) for request in requests]
+        ids, mask = self._left_padded(prompts)
+        temperature = requests[0].temperature
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
+            # The draw is a function of the batch alone, so that it can be repeated.
+            torch.manual_seed(int("".join(r.key(self.identity) for r in requests)[-15:], 16))
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=requests[0].max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                repetition_penalty=1.0,  # a model's own would count the padding, too
+                **sampling,
+            )
+        new = out[:, ids.shape[1] :]
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        # The end token counts, the padding after it does not; they may be the same token.
+        end = self.model.generation_config.eos_token_id  # one, several or None
+        ended = torch.isin(new, torch.tensor([] if end is None else end, device=new.device)).cumsum(1)
+        lengths = (new.shape[1] - (ended[:, :-1] > 0).sum(1)).tolist()
+        return [
+            Reply(text, prompt_tokens=len(prompt), completion_tokens=length)
+            for text, prompt, length in zip(texts, prompts, lengths, strict=True)
+        ]
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def encode_batches(self, texts: Sequence[str]) -> list[list[int]]:
+        """Indices of the texts that are read together: a function of the whole list."""
+        return self._by_length([len(self._prompt_ids(text)) for text in texts])
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`.
+
+        last_hidden: the last layer's state at the last token (the paper's choice); mean_hidden: its mean over
+        the tokens; mean_embedding: the mean input embedding (the paper's ablation).
+        """
+        ids = [torch.tensor(self._prompt_ids(text)) for text in texts]
+        tokens = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(self.model.device)
+        tokens = tokens.to(self.model.device)
+        # A causal model never looks at what follows, so padding on the right changes nothing.
+        hidden = self.model.base_model(tokens, attention_mask=mask, use_cache=False).last_hidden_state.float()
+        embedding = self.model.get_input_embeddings()(tokens).float()
+        weights = (mask / mask.sum(1, keepdim=True))[..., None]  # [B, L, 1]
+        return {
+            "last_hidden": hidden[torch.arange(len(ids)), mask.sum(1) - 1],
+            "mean_hidden": (hidden * weights).sum(1),
+            "mean_embedding": (embedding * weights).sum(1),
+        }
