@@ -1,0 +1,280 @@
+"""How good is a policy, or a fixed graph: a score for every question, intervals, paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dynagent.config import TrainConfig
+from dynagent.execution import Outcome, Runner
+from dynagent.graph import AgentGraph
+from dynagent.policy import Policy, StaticEdgePolicy
+from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 256  # questions whose graphs are held in memory at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval over n questions."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}], n = {self.n}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of one way to wire the team.
+
+    Attributes:
+        scores: [n], each question's probability of a right answer, averaged over the graphs drawn for it.
+        edge_probs: [n, E], or None for a fixed graph.
+        num_edges: mean number of edges into the decision node.
+        num_agents_asked: mean number of agents that have a say.
+        no_answer: share of the graphs in which nobody cast a vote.
+    """
+
+    scores: Tensor
+    num_edges: float
+    num_agents_asked: float
+    no_answer: float
+    edge_probs: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def accuracy(self) -> Estimate:
+        return mean_interval(self.scores)
+
+
+def evaluate(
+    policy: Policy,
+    graph: AgentGraph,
+    questions: Sequence[Any],
+    *,
+    graphs: str = "sampled",
+    num_graphs: int = 16,
+    shuffle: bool = False,
+    order: str = "random",
+    decide: str = "effective",
+    runner: Runner | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate an edge policy.
+
+    Args:
+        graphs: "sampled" averages over `num_graphs` drawn graphs a question; "most_probable" takes one, the
+            edges of probability one half or more.
+        shuffle: the control: every question gets the graph of another one, drawn at random without replacement.
+        order, decide: see `dynagent.sampling.sample_dags`.
+        runner: executes the graphs; a given one brings along the answers that it already knows.
+        seed: of the graphs and the shuffling.
+    """
+    runner = runner or Runner(graph, seed)
+    runner.prepare(questions)
+    generator = torch.Generator().manual_seed(seed)
+    edge_logits = policy.edge_logits_of(questions)  # [n, E]
+    if shuffle:
+        edge_logits = edge_logits[torch.randperm(len(edge_logits), generator=generator)]
+    outcomes = []
+    for start in range(0, len(questions), CHUNK):
+        logits = edge_logits[start : start + CHUNK]
+        if graphs == "most_probable":
+            dags = most_probable_dags(logits, graph, decide=decide)
+        elif graphs == "sampled":
+            noise = edge_noise(len(logits), num_graphs, graph.num_edges, generator)
+            dags = sample_dags(logits, graph, noise, order=order, decide=decide)
+        else:
+            raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
+        outcome = runner.run(questions[start : start + CHUNK], dags.adjacency)
+        outcomes.append((outcome, dags.adjacency))
+    return _summarise(outcomes, edge_logits.sigmoid())
+
+
+def evaluate_graph(adjacency: Tensor, questions: Sequence[Any], runner: Runner) -> Evaluation:
+    """Evaluate given graphs: [M, M] bool, the same for all questions, or [n, M, M], one for each."""
+    runner.prepare(questions)
+    every = adjacency.expand(len(questions), *adjacency.shape[-2:])[:, None]  # [n, 1, M, M]
+    outcomes = [
+        (
+            runner.run(questions[start : start + CHUNK], every[start : start + CHUNK]),
+            every[start : start + CHUNK],
+        )
+        for start in range(0, len(questions), CHUNK)
+    ]
+    return _summarise(outcomes, None)
+
+
+def _summarise(outcomes: list[tuple[Outcome, Tensor]], edge_probs: Tensor | None) -> Evaluation:
+    return Evaluation(
+        scores=torch.cat([outcome.utility.mean(1) for outcome, _ in outcomes]),
+        num_edges=float(torch.cat([a[..., -1].sum(-1).float().mean(1) for _, a in outcomes]).mean()),
+        num_agents_asked=float(torch.cat([o.asked.sum(-1).float().mean(1) for o, _ in outcomes]).mean()),
+        no_answer=float(torch.cat([(o.option_probs.sum(-1) == 0).float().mean(1) for o, _ in outcomes]).mean()),
+        edge_probs=edge_probs,
+    )
+
+
+def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
+    """[n, M, M] bool: for each question the agents that mean to answer it rightly, and only they, speak.
+
+    A learner does not know who they are; this is what the best routing by kind of agent would give.
+    """
+    rows = [
+        [bool(to_decision) and _tells_truth(graph, source, question) for source, to_decision in _edges(graph)]
+        for question in questions
+    ]
+    return graph.adjacency(torch.tensor(rows))
+
+
+def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> float:
+    """Mean P(truthful agent -> decision) / mean P(adversarial agent -> decision), over agents and questions.
+
+    It is not a number where one of the two kinds is missing.
+
+    Args:
+        edge_probs: [n, E].
+    """
+    into = graph.decision_edges
+    sources = graph.potential_edges[into, 0].tolist()
+    truthful = torch.tensor([[_tells_truth(graph, s, question) for s in sources] for question in questions])
+    probs = edge_probs[:, into]
+    return float(probs[truthful].mean() / probs[~truthful].mean())
+
+
+def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean with a 95 % bootstrap percentile interval."""
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean())
+    if len(sample) < 2 or np.ptp(sample) == 0:
+        return Estimate(mean, mean, mean, len(sample))
+    interval = stats.bootstrap(
+        (sample,), np.mean, n_resamples=num_resamples, batch=100, method="percentile", rng=seed
+    ).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high), len(sample))
+
+
+def difference(one: Evaluation, other: Evaluation) -> Estimate:
+    """Mean score of `one` minus `other` with its interval, paired on the same questions in the same order."""
+    if len(one.scores) != len(other.scores):
+        raise ValueError("A paired comparison needs both evaluations on the same questions.")
+    return mean_interval(one.scores - other.scores)
+
+
+def conclusion(effect: Estimate) -> str:
+    """What a difference allows to say: nothing, where its interval contains zero."""
+    if effect.ci_low > 0:
+        return f"gains {effect.mean:+.3f} (95 % interval above zero)"
+    if effect.ci_high < 0:
+        return f"loses {effect.mean:+.3f} (95 % interval below zero)"
+    return f"makes no difference that {effect.n} questions can show ({effect.mean:+.3f}, the interval contains zero)"
+
+
+def contrasting_pair(edge_probs: Tensor) -> tuple[int, int]:
+    """Indices of two questions whose graphs differ most: the far ends of the main direction of variation.
+
+    Args:
+        edge_probs: [n, E].
+    """
+    centred = edge_probs - edge_probs.mean(0)
+    projection = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]  # [n]
+    return int(projection.argmin()), int(projection.argmax())
+
+
+def accuracy_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
+    """One row an evaluation: accuracy with its interval, edges into the decision, agents asked."""
+    import pandas as pd
+
+    rows = {
+        name: {
+            "accuracy": round(evaluation.accuracy.mean, 3),
+            "95 % interval": f"{evaluation.accuracy.ci_low:.3f} to {evaluation.accuracy.ci_high:.3f}",
+            "n": evaluation.accuracy.n,
+            "edges into the decision": round(evaluation.num_edges, 2),
+            "no answer": round(evaluation.no_answer, 3),
+        }
+        for name, evaluation in evaluations.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def compare_wirings(
+    policies: Mapping[str, Policy], questions: Sequence[Any], runner: Runner, config: TrainConfig
+) -> dict[str, Evaluation]:
+    """Evaluate policies beside what they have to beat, all on the same questions and the same answers.
+
+    The first policy is also evaluated on shuffled questions: where its graphs do not depend on the question, that
+    changes nothing.
+    """
+    graph = runner.graph
+    shared: dict[str, Any] = {
+        "runner": runner,
+        "decide": config.decide,
+        "order": config.order,
+        "seed": config.stream("evaluation"),
+    }
+    results = {}
+    for name, policy in policies.items():
+        results[f"{name}, sampled"] = evaluate(policy, graph, questions, **shared)
+        results[f"{name}, most probable"] = evaluate(policy, graph, questions, graphs="most_probable", **shared)
+    name, policy = next(iter(policies.items()))
+    results[f"{name}, questions shuffled"] = evaluate(policy, graph, questions, shuffle=True, **shared)
+    coin = StaticEdgePolicy.for_graph(graph, 0.5)
+    results["random graph, p = 0.5"] = evaluate(coin, graph, questions, **shared)
+    results["full graph"] = evaluate_graph(graph.full(), questions, runner)
+    singles = [evaluate_graph(graph.single(node), questions, runner) for node in range(graph.decision_node)]
+    results["single agent, mean over all"] = average(singles)
+    well_meaning = truthful_graphs(graph, questions)
+    results["truthful agents only (told, not learned)"] = evaluate_graph(well_meaning, questions, runner)
+    return results
+
+
+def average(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Mean over several evaluations on the same questions, question by question."""
+    return Evaluation(
+        scores=torch.stack([one.scores for one in evaluations]).mean(0),
+        num_edges=sum(one.num_edges for one in evaluations) / len(evaluations),
+        num_agents_asked=sum(one.num_agents_asked for one in evaluations) / len(evaluations),
+        no_answer=sum(one.no_answer for one in evaluations) / len(evaluations),
+    )
+
+
+COMPARISONS = (
+    ("learned, sampled", "untrained, sampled"),
+    ("learned, sampled", "static, sampled"),
+    ("learned, sampled", "learned, questions shuffled"),
+    ("learned, most probable", "full graph"),
+    ("learned, most probable", "static, most probable"),
+    ("truthful agents only (told, not learned)", "static, most probable"),
+)
+
+
+def comparisons(results: Mapping[str, Evaluation]) -> dict[str, Estimate]:
+    """Paired differences of accuracy between the wirings that are there."""
+    return {
+        f"{one} - {other}": difference(results[one], results[other])
+        for one, other in COMPARISONS
+        if one in results and other in results
+    }
+
+
+def _edges(graph: AgentGraph) -> list[tuple[int, int]]:
+    """(source, whether into the decision) of every potential edge."""
+    return list(zip(graph.potential_edges[:, 0].tolist(), graph.decision_edges.tolist(), strict=True))
+
+
+def _tells_truth(graph: AgentGraph, node: int, question: Any) -> bool:
+    agent = graph.nodes[node].operation
+    return bool(agent.tells_truth(question)) if hasattr(agent, "tells_truth") else agent.group == "truthful"

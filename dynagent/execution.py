@@ -1,0 +1,143 @@
+"""Runs a team along a batch of graphs: one wave of agents after the other, every different call once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynagent.agents import LETTERS, NOT_ASKED, Message
+from dynagent.graph import AgentGraph
+from dynagent.llm import Reply
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of K graphs for each of B questions.
+
+    Attributes:
+        utility: [B, K] float, the probability that the team's answer is right (ties are split).
+        answers: [B, K, N] option indices, `UNPARSABLE` or `NOT_ASKED`.
+        asked: [B, K, N] bool, the agents that have a path to the decision: the others are not called.
+        option_probs: [B, K, C] float, the vote's outcome.
+    """
+
+    utility: Tensor
+    answers: Tensor
+    asked: Tensor
+    option_probs: Tensor
+
+
+class Runner:
+    """Executes graphs, and remembers every answer.
+
+    An agent that reads nobody is asked once a question, whatever the number of graphs; one that reads is asked
+    once for each different set of messages.
+
+    Args:
+        graph: the team and its decision.
+        seed: of the agents' draws. An agent's draw on a question depends on the seed, the question and the
+            agent's position alone.
+    """
+
+    def __init__(self, graph: AgentGraph, seed: int = 0) -> None:
+        self.graph = graph
+        self.seed = seed
+        self._answers: dict[tuple[str, int, tuple[Message, ...]], tuple[int, str]] = {}
+
+    def prepare(self, questions: Sequence[Any]) -> None:
+        """Ask every agent that reads nobody, on all questions, in the fullest batches."""
+        silent = [node for node, agent in enumerate(self.graph.team) if not agent.reads]
+        self._ask({(q.id, node, ()): q for q in questions for node in silent})
+
+    def run(self, questions: Sequence[Any], adjacency: Tensor) -> Outcome:
+        """Answers and utilities of the teams wired by `adjacency`.
+
+        Args:
+            questions: B questions.
+            adjacency: [B, K, M, M] bool, acyclic.
+        """
+        asked = ancestors(adjacency, self.graph.decision_node)[..., :-1].cpu()  # [B, K, N]
+        reads = torch.tensor([agent.reads for agent in self.graph.team])
+        answers = torch.full(asked.shape, NOT_ASKED)
+
+        each = (asked & ~reads).any(1).nonzero().tolist()
+        self._ask({(questions[b].id, node, ()): questions[b] for b, node in each})
+        for b, node in each:
+            answers[b, :, node] = self._answers[questions[b].id, node, ()][0]
+        answers = torch.where(asked, answers, NOT_ASKED)
+        if (asked & reads).any():
+            self._run_readers(questions, adjacency.cpu(), asked & reads, answers)
+
+        votes = adjacency[..., :-1, self.graph.decision_node].cpu()
+        options = max(len(question.options) for question in questions)
+        option_probs = self.graph.decision.option_probs(torch.where(votes, answers, NOT_ASKED), options)
+        right = torch.tensor([question.answer for question in questions])
+        utility = option_probs[torch.arange(len(questions)), :, right]
+        return Outcome(utility, answers, asked, option_probs)
+
+    def _run_readers(self, questions: Sequence[Any], adjacency: Tensor, asked: Tensor, answers: Tensor) -> None:
+        """Fill in the answers of agents that read, in waves: a wave's predecessors have all spoken."""
+        told: dict[tuple[int, int, int], tuple[Message, ...]] = {}
+        waiting = [tuple(place) for place in asked.nonzero().tolist()]
+        while waiting:
+            unanswered = set(waiting)
+            wave, later = [], []
+            for b, k, node in waiting:
+                heard = adjacency[b, k, :-1, node].nonzero().flatten().tolist()
+                if any((b, k, sender) in unanswered for sender in heard):
+                    later.append((b, k, node))
+                    continue
+                wave.append((b, k, node))
+                told[b, k, node] = tuple(
+                    self._message(questions[b].id, sender, told.get((b, k, sender), ())) for sender in heard
+                )
+            if not wave:
+                raise ValueError("The agents that read wait for each other: the graph has a cycle.")
+            self._ask({(questions[b].id, node, told[b, k, node]): questions[b] for b, k, node in wave})
+            for b, k, node in wave:
+                answers[b, k, node] = self._answers[questions[b].id, node, told[b, k, node]][0]
+            waiting = later
+
+    def _message(self, question_id: str, sender: int, told: tuple[Message, ...]) -> Message:
+        answer, text = self._answers[question_id, sender, told]
+        return Message(f"Agent {sender}", LETTERS[answer] if answer >= 0 else "nothing", text)
+
+    def _ask(self, work: dict[tuple[str, int, tuple[Message, ...]], Any]) -> None:
+        """Ask what is not yet known: one batched call for each language model."""
+        work = {key: question for key, question in work.items() if key not in self._answers}
+        by_llm: dict[int, list[tuple[str, int, tuple[Message, ...]]]] = {}
+        for key in work:
+            by_llm.setdefault(id(self.graph.team[key[1]].llm), []).append(key)
+        for keys in by_llm.values():
+            agents = [self.graph.team[node] for _, node, _ in keys]
+            replies: Sequence[Reply | None] = [None] * len(keys)
+            if agents[0].llm is not None:
+                requests = [
+                    agent.request(work[key], key[2], sample=key[1]) for agent, key in zip(agents, keys, strict=True)
+                ]
+                replies = agents[0].llm.reply(requests)
+            for agent, key, reply in zip(agents, keys, replies, strict=True):
+                answer = agent.answer(work[key], reply, self._draw(key[0], key[1]))
+                self._answers[key] = (answer, (reply and reply.text) or "")
+
+    def _draw(self, question_id: str, node: int) -> float:
+        """Uniform in [0, 1), from the seed, the question and the agent's position."""
+        digest = hashlib.sha256(f"{self.seed}/{question_id}/{node}".encode()).digest()
+        return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def ancestors(adjacency: Tensor, node: int) -> Tensor:
+    """Nodes with a path to `node`, itself included: [..., M] bool from [..., M, M] bool."""
+    found = adjacency[..., :, node].clone()
+    found[..., node] = True
+    for _ in range(adjacency.shape[-1]):
+        grown = found | (adjacency & found[..., None, :]).any(-1)
+        if torch.equal(grown, found):
+            break
+        found = grown
+    return found

@@ -1,0 +1,212 @@
+"""From a run's parameters to its parts: questions, team, graph, policy, and the comparison of all wirings."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from dynagent.agents import Adversarial, Constant, MajorityVote, Specialist, Truthful
+from dynagent.config import RunConfig, resolve_path
+from dynagent.evaluate import Evaluation, compare_wirings, comparisons, truthful_ratio
+from dynagent.execution import Runner
+from dynagent.graph import AgentGraph
+from dynagent.llm import load_llm
+from dynagent.llm.features import QuestionReader
+from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
+from dynagent.results import (
+    RunRecord,
+    describe,
+    elapsed,
+    peak_memory_gb,
+    print_summary,
+    questions_digest,
+    run_folder,
+)
+from dynagent.sources import Source
+from dynagent.tasks import Questions, load_questions
+from dynagent.train import History, train
+
+log = logging.getLogger(__name__)
+
+AREAS = ("stem", "humanities", "social_sciences", "other")
+LANGUAGES = ("en", "zh")
+STATIC_LEARNING_RATE = 0.1  # the paper's, for the static policy beside a dynamic one
+
+
+@dataclass
+class Experiment:
+    """The parts of a run, ready to train and evaluate."""
+
+    config: RunConfig
+    train_questions: Questions
+    eval_questions: Questions
+    graph: AgentGraph
+    policy: Policy
+    runner: Runner
+
+    @property
+    def reader(self) -> QuestionReader | None:
+        """The edge LLM, loaded; a static policy has none."""
+        return self.policy.reader if isinstance(self.policy, EdgePolicy) else None
+
+
+def prepare(config: RunConfig) -> Experiment:
+    """Load and build everything that `config` names; data first, since it is quickly found wrong."""
+    train_questions, eval_questions = load_split_questions(config)
+    graph = build_graph(config)
+    policy = build_policy(config, graph)
+    return Experiment(config, train_questions, eval_questions, graph, policy, Runner(graph, config.seed))
+
+
+def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
+    """Training and evaluation questions; one that is among both is an error."""
+    source = config.data_source
+    if source not in ("package", "hub"):
+        source = str(resolve_path(source))
+    train = load_questions(config.dataset, config.train_split, source, config.train_limit)
+    held_out = load_questions(config.dataset, config.eval_split, source, config.eval_limit)
+    shared = {question.id for question in train} & {question.id for question in held_out}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} questions are both in the training split {config.train_split!r} and in the evaluation "
+            f"split {config.eval_split!r}: choose splits that do not overlap."
+        )
+    return train, held_out
+
+
+def build_graph(config: RunConfig) -> AgentGraph:
+    """The configured team around a majority vote."""
+    llm = load_llm(config.agent_llm)
+    options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature}
+    team: list[Any]
+    if config.team == "adversarial":
+        adversary = Constant("A") if config.adversary == "constant" else Adversarial(llm, **options)
+        team = [Truthful(llm, **options)] * config.num_truthful + [adversary] * config.num_adversarial
+    else:
+        domains = AREAS if config.team == "specialists" else LANGUAGES
+        team = [Specialist(llm, domain=domain, **options) for domain in domains for _ in range(config.num_per_domain)]
+    return AgentGraph(team, MajorityVote())
+
+
+def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | None = None) -> Policy:
+    """The configured edge policy, untrained; on the edge LLM of `reader`, if that is already loaded."""
+    if config.edge_policy == "static":
+        return StaticEdgePolicy.for_graph(graph, config.initial_probability)
+    return EdgePolicy.from_backbone(
+        reader or config.edge_llm,
+        graph,
+        readout=config.readout,
+        initial_probability=config.initial_probability,
+        standardize=config.standardize,
+        head_init=config.head_init,
+        init_seed=config.stream("init"),
+    )
+
+
+def train_all(experiment: Experiment, accelerator: Accelerator | None = None) -> tuple[dict[str, Policy], History]:
+    """Train the configured policy, and beside it a static one on the same questions and the same answers.
+
+    Returns:
+        The policies "learned", "static" (only beside a dynamic one) and "untrained", and the history of the first.
+    """
+    config, graph, runner = experiment.config, experiment.graph, experiment.runner
+    untrained = build_policy(config, graph, reader=experiment.reader)
+    untrained.fit_standardization(untrained.encode(experiment.train_questions))
+    shared: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
+    history = train(experiment.policy, graph, experiment.train_questions, config, **shared)
+    policies = {"learned": experiment.policy}
+    if config.edge_policy == "dynamic":
+        static_config = replace(config, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
+        policies["static"] = static = build_policy(static_config, graph)
+        train(static, graph, experiment.train_questions, static_config, **shared)
+    return policies | {"untrained": untrained}, history
+
+
+def save_run(
+    experiment: Experiment, history: History, results: Mapping[str, Evaluation], command: str
+) -> tuple[RunRecord, Path]:
+    """Save the policy and the record of a finished run in its folder; returns the record and the folder."""
+    config, graph = experiment.config, experiment.graph
+    folder = run_folder(config)
+    experiment.policy.save_pretrained(folder / "policy")
+    edge_probs = results["learned, sampled"].edge_probs
+    assert edge_probs is not None
+    record = RunRecord(
+        parameters=config.to_dict(),
+        command=command,
+        sources=[source.to_dict() for source in used_sources(experiment)],
+        questions={
+            "training": questions_digest(experiment.train_questions),
+            "evaluation": questions_digest(experiment.eval_questions),
+        },
+        metrics=describe(
+            {
+                "wirings": results,
+                "differences": comparisons(results),
+                "truthful_ratio": truthful_ratio(edge_probs, graph, experiment.eval_questions),
+                "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
+            }
+        ),
+        usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)},
+        history=history.rows,
+        timing={
+            "seconds": elapsed(),
+            "peak_memory_gb": peak_memory_gb(),
+            "model_calls": sum(llm.usage.model_calls for llm in used_llms(graph)),
+            "edge_llm_forwards": experiment.reader.forwards if experiment.reader else 0,
+            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    record.save(folder)
+    return record, folder
+
+
+def used_llms(graph: AgentGraph) -> list[Any]:
+    """The agents' language models, each once."""
+    models = {id(agent.llm): agent.llm for agent in graph.team if agent.llm is not None}
+    return list(models.values())
+
+
+def used_sources(experiment: Experiment) -> list[Source]:
+    """Where the run's data and weights came from, each once."""
+    sources = [*experiment.train_questions.sources, *experiment.eval_questions.sources]
+    sources += [llm.model.source for llm in used_llms(experiment.graph)]
+    if experiment.reader is not None:
+        sources.append(experiment.reader.model.source)
+    return list(dict.fromkeys(sources))
+
+
+def run_experiment(config: RunConfig, command: str) -> None:
+    """All of a run: prepare, train, evaluate, save. Under `accelerate launch` every process trains, one evaluates."""
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    experiment = prepare(config)
+    policies, history = train_all(experiment, accelerator)
+    if accelerator.is_main_process:
+        results = compare_wirings(policies, experiment.eval_questions, experiment.runner, config)
+        _, folder = save_run(experiment, history, results, command)
+        log.info("saved in %s", folder)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train and evaluate the run that a JSON file of parameters describes (those of notebooks/train.ipynb)."""
+    parser = argparse.ArgumentParser(prog="python -m dynagent.train", description=main.__doc__)
+    parser.add_argument("run", help='a file with, for example, {"dataset": "mmlu", "team": "adversarial", "seed": 1}')
+    path = parser.parse_args(arguments).run
+    try:
+        config = RunConfig.from_json(path)
+        run_experiment(config, command=f"python -m dynagent.train {path}")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"dynagent: {error}\n")
+        return 2
+    print_summary(run_folder(config))
+    return 0

@@ -1,0 +1,186 @@
+"""The record of a run: what was run, on what, and what came out.
+
+`python -m dynagent.results out.ipynb` prints where an executed notebook left its record, figures and policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dynagent.config import RunConfig, project_root, resolve_path
+from dynagent.evaluate import Estimate, Evaluation
+
+PACKAGES = ("dynagent", "torch", "transformers", "accelerate", "numpy", "scipy", "networkx")
+SAVED = {"record": "record.json", "figures": "figures", "policy": "policy"}
+_STARTED = time.monotonic()
+
+
+@dataclass
+class RunRecord:
+    """Everything needed to trace a number to its origin.
+
+    Attributes:
+        parameters: of the run, `RunConfig.to_dict()`.
+        command: what makes this record again.
+        code: git commit, and whether library or notebooks differ from it.
+        environment: Python, packages, machine.
+        sources: data and weights, each with kind, location and hash.
+        questions: number and hash of the training and of the evaluation questions.
+        metrics: accuracies and differences as {mean, ci_low, ci_high, n}, and plain numbers.
+        usage: calls and tokens of the agents' language model, questions that the edge LLM read.
+        history: one row a training iteration.
+        timing: everything that depends on the clock or on what a cache held.
+    """
+
+    parameters: dict[str, Any]
+    command: str
+    sources: list[dict[str, Any]]
+    questions: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    code: dict[str, Any] = field(default_factory=lambda: code_version())
+    environment: dict[str, Any] = field(default_factory=lambda: environment())
+    timing: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        """Write `record.json` into the folder, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "record.json"
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> RunRecord:
+        """Read a `record.json`."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run is saved: a name that a person can read, and a hash of all parameters."""
+    parameters = {key: value for key, value in config.to_dict().items() if key != "output_dir"}
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}-{digest}"
+    return resolve_path(config.output_dir) / name
+
+
+def describe(value: Any) -> Any:
+    """Estimates and evaluations as plain JSON values, also inside dictionaries."""
+    if isinstance(value, Estimate):
+        return asdict(value)
+    if isinstance(value, Evaluation):
+        return {
+            "accuracy": asdict(value.accuracy),
+            "num_edges": value.num_edges,
+            "num_agents_asked": value.num_agents_asked,
+            "no_answer": value.no_answer,
+        }
+    if isinstance(value, Mapping):
+        return {key: describe(entry) for key, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no other word for it
+    return value
+
+
+def questions_digest(questions: Any) -> dict[str, Any]:
+    """Number of the questions and a hash of their ids in order."""
+    ids = ",".join(question.id for question in questions)
+    return {"n": len(questions), "sha256": hashlib.sha256(ids.encode()).hexdigest()[:16]}
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of the checkout, and whether code or notebooks differ from it; None outside a checkout."""
+    status = _git("status", "--porcelain", "--", "dynagent", "pyproject.toml", "requirements.lock")
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def environment() -> dict[str, Any]:
+    """Python, package versions and the machine."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "processor": _processor(),
+        "num_cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def elapsed() -> float:
+    """Seconds since this module was first imported."""
+    return time.monotonic() - _STARTED
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process so far, in GB."""
+    import resource  # not on Windows
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (1e6 if sys.platform != "darwin" else 1e9)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def print_summary(folder: Path) -> None:
+    """Print where a run was saved and how accurate its wirings are."""
+    record = RunRecord.load(folder / "record.json")
+    lines = [f"{name:9} {folder / place}" for name, place in SAVED.items() if (folder / place).exists()]
+    lines += ["", f"accuracy on {record.questions['evaluation']['n']} held-out questions (95 % interval):"]
+    for name, result in record.metrics["wirings"].items():
+        accuracy = result["accuracy"]
+        interval = f"{accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f}"
+        lines.append(f"  {name:42} {accuracy['mean']:.3f}  [{interval}]")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print where an executed notebook left its record, figures and policy, and the accuracies."""
+    parser = argparse.ArgumentParser(prog="python -m dynagent.results", description=main.__doc__)
+    parser.add_argument("notebook", type=Path, help="a notebook that papermill executed")
+    notebook = parser.parse_args(arguments).notebook
+    parameters = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
+    sys.stdout.write(f"notebook  {notebook.resolve()}\n")
+    print_summary(run_folder(RunConfig.from_parameters(parameters)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

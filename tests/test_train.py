@@ -1,0 +1,400 @@
+"""Training: steps by hand, a world whose optimum is known, seeds, several processes, numbers that are none."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from toy import (
+    BASELINE_NAMES,
+    Knows,
+    Lucky,
+    ToyPolicy,
+    expected_utility,
+    one_thread,  # noqa: F401
+    readers,
+    toy_graph,
+    toy_questions,
+    train_with_every_baseline,
+    utilities_of_subsets,
+)
+
+from dynagent.agents import MajorityVote
+from dynagent.config import RunConfig, TrainConfig
+from dynagent.evaluate import compare_wirings, evaluate
+from dynagent.execution import Runner
+from dynagent.experiment import build_policy
+from dynagent.graph import AgentGraph
+from dynagent.policy import EdgePolicy, StaticEdgePolicy
+from dynagent.train import data_order, train
+
+
+class Spy(Runner):
+    """Remembers what it ran, and can give utilities of its own."""
+
+    def __init__(self, graph, utility_at=None, seed=0):
+        super().__init__(graph, seed)
+        self.questions, self.adjacency, self.utility = [], [], []
+        self.utility_at = utility_at or {}  # by iteration
+
+    def run(self, questions, adjacency):
+        outcome = super().run(questions, adjacency)
+        if (value := self.utility_at.get(len(self.utility))) is not None:
+            outcome.utility.fill_(value)
+        self.questions.append([question.id for question in questions])
+        self.adjacency.append(adjacency.cpu())
+        self.utility.append(outcome.utility)
+        return outcome
+
+
+def fit(policy, graph, questions, runner=None, **options):
+    config = TrainConfig(**options)
+    return train(policy, graph, questions, config, runner=runner, accelerator=Accelerator(cpu=True))
+
+
+def mixed_graph() -> AgentGraph:
+    """Agents that read and agents that do not, with luck of their own."""
+    return AgentGraph([Knows((0,), reads=True), Lucky(0.6), Lucky(0.3, reads=True)], MajorityVote())
+
+
+# --- a step, by hand -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baseline", BASELINE_NAMES)
+def test_steps_are_those_of_the_plain_formula(baseline):
+    """minus mean (utility - baseline) x sum of log p or log (1 - p), plus the penalty; then a step of Adam."""
+    graph, questions = AgentGraph([Lucky(0.6), Lucky(0.4), Lucky(0.5)], MajorityVote()), toy_questions(40)
+    policy, runner = StaticEdgePolicy.for_graph(graph, 0.4).double(), Spy(graph)
+    logits = policy.edge_logits.detach().clone()
+    options = {"num_iterations": 3, "batch_size": 5, "graphs_per_question": 4, "learning_rate": 0.1, "sparsity": 0.03}
+    history = fit(policy, graph, questions, runner, baseline=baseline, **options)
+    first, second = torch.zeros_like(logits), torch.zeros_like(logits)  # Adam's moments
+    average = 0.0
+    for step, (row, utility) in enumerate(zip(history.rows, runner.utility, strict=True), start=1):
+        probs, gradient = logits.sigmoid(), torch.zeros_like(logits)
+        subtracted = torch.full((5, 4), average if baseline == "moving_average" else 0.0)
+        for b in range(5):
+            for k in range(4):
+                if baseline == "leave_one_out":
+                    subtracted[b, k] = sum(float(utility[b, i]) for i in range(4) if i != k) / 3
+                for edge, (source, target) in enumerate(graph.potential_edges.tolist()):
+                    if target == graph.decision_node:
+                        score = float(runner.adjacency[step - 1][b, k, source, target]) - probs[edge]
+                        gradient[edge] -= float(utility[b, k] - subtracted[b, k]) * score / 20
+        gradient += 0.03 * probs * (1 - probs) * graph.decision_edges
+        assert gradient[graph.decision_edges].abs().min() > 1e-4
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        logits -= 0.1 * first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        assert row["gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-5)
+        assert row["utility"] == pytest.approx(float(utility.mean()))
+        assert row["baseline"] == pytest.approx(float(subtracted.mean()))
+        average = float(utility.mean()) if step == 1 else 0.9 * average + 0.1 * float(utility.mean())
+    torch.testing.assert_close(policy.edge_logits.detach(), logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [ToyPolicy, StaticEdgePolicy])
+def test_number_of_edges_is_that_of_the_policy_that_drew_the_graphs(kind):
+    """Expected before the step, like the row's utility, whatever the policy."""
+    graph, questions = toy_graph(), toy_questions(12)
+    policy = kind.for_graph(graph, initial_probability=0.3)
+    (row,) = fit(policy, graph, questions, num_iterations=1, learning_rate=0.5).rows
+    assert row["num_edges"] == pytest.approx(4 * 0.3)
+
+
+def test_moving_average_starts_at_zero_and_follows_the_utilities():
+    graph, questions = mixed_graph(), toy_questions(40)
+    runner = Spy(graph)
+    policy = StaticEdgePolicy.for_graph(graph)
+    history = fit(policy, graph, questions, runner, baseline="moving_average", num_iterations=12)
+    assert history.column("utility") == pytest.approx([float(utility.mean()) for utility in runner.utility])
+    expected, average = [0.0], None
+    for utility in history.column("utility"):
+        average = utility if average is None else 0.9 * average + 0.1 * utility
+        expected.append(average)
+    assert history.column("baseline") == pytest.approx(expected[:-1])
+    assert history.column("iteration") == list(range(12))
+
+
+@pytest.mark.parametrize("decide", ["effective", "all"])
+def test_the_penalty_falls_on_the_edges_that_are_decided(decide):
+    """With equal utilities nothing else moves the logits."""
+    graph, questions = AgentGraph([Lucky(0.5)] * 3, MajorityVote()), toy_questions(8)
+    runner = Spy(graph, {0: 0.5})
+    policy = StaticEdgePolicy.for_graph(graph, 0.3)
+    history = fit(policy, graph, questions, runner, num_iterations=1, sparsity=0.2, decide=decide, learning_rate=0.01)
+    num_penalised = 9 if decide == "all" else 3
+    assert history.rows[0]["gradient_norm"] == pytest.approx(0.2 * 0.3 * 0.7 * num_penalised**0.5, rel=1e-5)
+    moved = policy.edge_logits.detach() - StaticEdgePolicy.for_graph(graph, 0.3).edge_logits.detach()
+    expected = torch.where(graph.decision_edges | (decide == "all"), -0.01, 0.0)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-6)
+
+
+# --- a world whose optimum is known ----------------------------------------------------------------------------------
+
+
+def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can():
+    graph, questions = toy_graph(), toy_questions(40)
+    best_static = float(utilities_of_subsets(graph, questions).mean(0).max())
+    assert best_static == pytest.approx(0.7)
+
+    dynamic = ToyPolicy.for_graph(graph)
+    logits = dynamic.edge_logits_of(questions)
+    before = expected_utility(logits.sigmoid(), graph, questions)
+    history = fit(dynamic, graph, questions, num_iterations=150, batch_size=8, learning_rate=0.1)
+    probs = dynamic.edge_logits_of(questions).sigmoid()
+    after = expected_utility(probs, graph, questions)
+    assert before < best_static
+    assert after > 0.95
+    evaluation = evaluate(dynamic, graph, questions, num_graphs=100)
+    assert evaluation.accuracy.mean == pytest.approx(after, abs=4 * 0.5 / 4000**0.5)
+    shuffled = evaluate(dynamic, graph, questions, num_graphs=100, shuffle=True)
+    assert shuffled.accuracy.mean < best_static
+    late = history.column("utility")[-30:]
+    assert sum(late) / len(late) > 0.9
+
+    static = StaticEdgePolicy.for_graph(graph)
+    fit(static, graph, questions, num_iterations=150, batch_size=8, learning_rate=0.1)
+    probs = static.edge_logits_of(questions).sigmoid()
+    assert best_static - 0.02 < expected_utility(probs, graph, questions) <= best_static
+
+
+def test_training_on_a_single_question():
+    """The smallest run there is."""
+    graph = toy_graph()
+    policy = ToyPolicy.for_graph(graph)
+    history = fit(policy, graph, toy_questions(1), num_iterations=2, batch_size=1)
+    assert all(parameter.isfinite().all() for parameter in policy.parameters())
+    assert len(history.rows) == 2
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def trajectory(seed: int):
+    graph, questions = mixed_graph(), toy_questions(30)
+    policy = ToyPolicy.for_graph(graph, head_init="default", init_seed=seed)
+    state = torch.get_rng_state()
+    history = fit(policy, graph, questions, num_iterations=12, graphs_per_question=4, seed=seed)
+    assert torch.equal(torch.get_rng_state(), state), "training draws nothing from the global generator"
+    return history.rows, torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+
+
+def test_the_same_seed_gives_the_same_trajectory_to_the_bit():
+    torch.manual_seed(1)
+    rows, weights = trajectory(3)
+    torch.manual_seed(2)  # nothing hangs on the global generator
+    same_rows, same_weights = trajectory(3)
+    assert same_rows == rows
+    assert torch.equal(same_weights, weights)
+    other_rows, other_weights = trajectory(4)
+    assert other_rows != rows
+    assert not torch.isclose(other_weights, weights).all()
+
+
+def test_data_order_passes_over_all_questions_anew():
+    config = TrainConfig(num_iterations=14, batch_size=5, seed=2)
+    order = data_order(20, config)
+    assert order.shape == (14, 5)
+    passes = order.flatten()[:60].view(3, 20)
+    for one in passes:
+        assert sorted(one.tolist()) == list(range(20))
+    assert len({tuple(one.tolist()) for one in passes}) == 3
+    assert not torch.equal(order, data_order(20, TrainConfig(num_iterations=14, batch_size=5, seed=3)))
+    longer = TrainConfig(num_iterations=30, batch_size=5, seed=2)
+    assert torch.equal(data_order(20, longer)[:14], order)
+
+
+def test_number_of_graphs_does_not_change_the_order_of_the_questions():
+    graph, questions = toy_graph(), toy_questions(30)
+    orders = []
+    for num_graphs in (2, 7):
+        runner = Spy(graph)
+        policy = StaticEdgePolicy.for_graph(graph)
+        fit(policy, graph, questions, runner, num_iterations=15, graphs_per_question=num_graphs, seed=6)
+        orders.append(runner.questions)
+    assert orders[0] == orders[1]
+    config = TrainConfig(num_iterations=15, seed=6)
+    assert orders[0] == [[questions[i].id for i in row] for row in data_order(30, config).tolist()]
+
+
+def test_graphs_depend_on_neither_the_questions_nor_the_agents_luck():
+    """As long as the policy does not move, which a tiny learning rate sees to."""
+    drawn = []
+    for num_questions, agent_seed in ((30, 0), (77, 9)):
+        graph = mixed_graph()
+        runner = Spy(graph, seed=agent_seed)
+        policy = StaticEdgePolicy.for_graph(graph)
+        fit(policy, graph, toy_questions(num_questions), runner, num_iterations=6, learning_rate=1e-9, seed=6)
+        drawn.append(torch.stack(runner.adjacency))
+    assert torch.equal(drawn[0], drawn[1])
+    other = Spy(graph)
+    fit(StaticEdgePolicy.for_graph(graph), graph, toy_questions(30), other, num_iterations=6, seed=7)
+    assert not torch.equal(torch.stack(other.adjacency), drawn[0])
+
+
+def test_an_agents_luck_is_its_own():
+    """It depends on the seed, the question and the agent's position, and is right as often as it should be."""
+    graph, questions = AgentGraph([Lucky(0.7)] * 2, MajorityVote()), toy_questions(2000)
+    full = graph.full().expand(2000, 1, -1, -1)
+    answers = Runner(graph, 1).run(questions, full).answers
+    assert torch.equal(Runner(graph, 1).run(questions[::-1], full).answers.flip(0), answers)
+    assert not torch.equal(Runner(graph, 2).run(questions, full).answers, answers)
+    right = (answers[:, 0] == torch.tensor([question.answer for question in questions])[:, None]).double()  # [n, N]
+    sigma = (0.7 * 0.3 / 2000) ** 0.5
+    assert (right.mean(0) - 0.7).abs().max() < 4 * sigma
+    together = float((right[:, 0] * right[:, 1]).mean())
+    assert together == pytest.approx(0.49, abs=4 * (0.49 * 0.51 / 2000) ** 0.5)
+
+
+def test_no_two_streams_share_a_seed(monkeypatch):
+    """Neither of one run (initialisation, data and graphs, evaluation) nor of runs with neighbouring seeds."""
+    seeds: list[int] = []
+
+    class Recording(torch.Generator):
+        def manual_seed(self, seed):
+            seeds.append(seed)
+            return super().manual_seed(seed)
+
+    def on_toy_features(backbone, graph, **options):
+        return ToyPolicy.for_graph(graph, **options)
+
+    monkeypatch.setattr(torch, "Generator", Recording)
+    monkeypatch.setattr(EdgePolicy, "from_backbone", on_toy_features)
+    graph, questions = toy_graph(), toy_questions(8)
+    used: dict[int, str] = {}
+    for seed in range(6):
+        config = RunConfig(seed=seed, num_iterations=1, head_init="default")
+        stages: dict[str, set[int]] = {}
+        for stage in ("init", "training", "evaluation"):
+            seeds.clear()
+            if stage == "init":
+                policy = build_policy(config, graph)
+            elif stage == "training":
+                train(policy, graph, questions, config, accelerator=Accelerator(cpu=True))
+                assert len(set(seeds)) == 2, "data order and graphs"
+            else:
+                compare_wirings({"learned": policy}, questions, Runner(graph, seed), config)
+            stages[stage] = set(seeds)
+        for stage, numbers in stages.items():
+            for number in numbers:
+                assert number not in used, f"{stage} of seed {seed} draws the numbers of {used[number]}"
+                used[number] = f"{stage} of seed {seed}"
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> list[dict]:
+    """What each of two processes made of the same trainings, started as `torchrun` or `accelerate launch` would."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = folder / "train.py"
+    script.write_text(
+        "import sys, torch, toy\n"
+        "torch.save(toy.train_with_every_baseline(), sys.argv[1])\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = []
+    for rank in range(2):
+        command = [sys.executable, str(script), str(folder / f"{rank}.pt")]
+        mine = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(subprocess.Popen(command, env=mine, stderr=subprocess.PIPE, text=True))
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], errors[0][-3000:] + errors[1][-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one_process() -> dict:
+    return train_with_every_baseline()
+
+
+TRAININGS = [f"{baseline}/{policy}" for baseline in BASELINE_NAMES for policy in ("ToyPolicy", "StaticEdgePolicy")]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_two_processes_take_the_steps_of_one(training, one_process, two_processes):
+    expected = one_process[training]
+    assert (one_process["num_processes"], two_processes[0]["num_processes"]) == (1, 2)
+    assert len(expected["rows"]) == 20
+    for process in two_processes:
+        for name, weights in expected["weights"].items():
+            torch.testing.assert_close(process[training]["weights"][name], weights, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["utility", "baseline", "num_edges", "gradient_norm"])
+@pytest.mark.parametrize("training", TRAININGS)
+def test_two_processes_report_the_metrics_of_one(training, metric, one_process, two_processes):
+    expected = [row[metric] for row in one_process[training]["rows"]]
+    for process in two_processes:
+        assert [row[metric] for row in process[training]["rows"]] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_batch_that_two_processes_cannot_share_is_one_clear_error(two_processes):
+    message = "A batch of 5 questions cannot be shared by 2 processes: set batch_size to a multiple of their number."
+    assert [process["error"] for process in two_processes] == [message, message]
+
+
+@pytest.mark.parametrize(("batch_size", "num_processes"), [(4, 3), (2, 4)])
+def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_processes):
+    graph = toy_graph()
+    accelerator = SimpleNamespace(num_processes=num_processes)
+    with pytest.raises(ValueError, match=f"{batch_size} questions cannot be shared by {num_processes} processes"):
+        train(
+            StaticEdgePolicy.for_graph(graph),
+            graph,
+            toy_questions(8),
+            TrainConfig(batch_size=batch_size),
+            runner=None,
+            accelerator=accelerator,
+        )
+
+
+# --- what must not go on -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("baseline", BASELINE_NAMES)
+def test_a_loss_that_is_not_finite_stops_the_training(value, baseline):
+    graph, questions = readers(2), toy_questions(8)
+    policy = StaticEdgePolicy.for_graph(graph)
+    with pytest.raises(FloatingPointError, match="iteration 3 is not finite"):
+        fit(policy, graph, questions, Spy(graph, {3: value}), baseline=baseline, num_iterations=5)
+    assert policy.edge_logits.isfinite().all(), "the weights are those of the last good step"
+
+
+def test_weights_that_are_not_finite_stop_the_training():
+    graph = toy_graph()
+    policy = ToyPolicy.for_graph(graph)
+    with torch.no_grad():
+        policy.head.bias[0] = float("nan")
+    with pytest.raises(FloatingPointError, match="iteration 0"):
+        fit(policy, graph, toy_questions(8), decide="all")
+
+
+def test_no_questions_are_an_error():
+    graph = toy_graph()
+    with pytest.raises(ValueError, match="no questions to train on"):
+        fit(StaticEdgePolicy.for_graph(graph), graph, [])
