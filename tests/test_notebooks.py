@@ -1,0 +1,145 @@
+"""The notebooks as files, and train.ipynb under papermill: right parameters, wrong parameters."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from dynagent.config import PRESETS, RunConfig
+from dynagent.results import RunRecord, run_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TRAIN = ROOT / "notebooks" / "train.ipynb"
+
+
+def faults(notebook) -> list[str]:
+    """What is wrong with a committed notebook: not executed in order, errors, warnings."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in cells for output in cell.outputs]
+    found = []
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("its cells were not executed from top to bottom")
+    if not outputs:
+        found.append("it has no outputs")
+    found += [f"error: {output.evalue}" for output in outputs if output.output_type == "error"]
+    found += [f"stderr: {output.text}" for output in outputs if output.get("name") == "stderr"]
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_committed_notebooks_are_executed_and_clean(path):
+    assert faults(nbformat.read(path, 4)) == []
+
+
+def test_a_notebook_without_outputs_is_found():
+    notebook = nbformat.read(TRAIN, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    assert len(faults(notebook)) == 2
+
+
+def test_a_warning_in_a_notebook_is_found():
+    notebook = nbformat.read(TRAIN, 4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs.append(nbformat.v4.new_output("stream", name="stderr", text="UserWarning: careful"))
+    assert faults(notebook) == ["stderr: UserWarning: careful"]
+
+
+def parameters_of(notebook) -> dict:
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+
+
+def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
+    parameters = parameters_of(nbformat.read(TRAIN, 4))
+    assert set(parameters) <= {field.name for field in fields(RunConfig)}
+    needed = "dataset data_source team edge_llm agent_llm num_iterations batch_size graphs_per_question learning_rate"
+    needed += " baseline sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
+    assert set(needed.split()) <= set(parameters)
+    assert RunConfig.from_parameters(parameters) == RunConfig()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "params").glob("*.yaml")), ids=lambda path: path.name)
+def test_parameter_files_are_valid(path):
+    RunConfig.from_parameters(yaml.safe_load(path.read_text()))
+
+
+def test_every_preset_is_valid():
+    assert {RunConfig.from_parameters({"preset": name}).preset for name in PRESETS} == set(PRESETS)
+
+
+def papermill(tmp_path, *options, cwd=ROOT, notebook="notebooks/train.ipynb", **environment):
+    command = [sys.executable, "-m", "papermill", notebook, str(tmp_path / "out.ipynb"), "--no-progress-bar", *options]
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=900, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["mmlu", "sample"])
+@pytest.mark.parametrize("folder", ["", "notebooks"])
+def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, tmp_path):
+    notebook = "train.ipynb" if folder else "notebooks/train.ipynb"
+    options = {"dataset": dataset, "preset": "smoke", "output_dir": str(tmp_path / "runs")}
+    flags = [word for name, value in options.items() for word in ("-p", name, value)]
+    done = papermill(tmp_path, *flags, cwd=ROOT / folder, notebook=notebook)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert faults(nbformat.read(tmp_path / "out.ipynb", 4)) == []
+    config = RunConfig.from_parameters(options)
+    record = RunRecord.load(run_folder(config) / "record.json")
+    assert record.parameters == config.to_dict()
+    assert record.questions["evaluation"]["n"] == 64
+    assert len(record.history) == config.num_iterations
+    assert all(len(source["sha256"]) == 64 for source in record.sources)
+    assert {"training", "edge_probs", "by_area", "graphs"} == {
+        p.stem for p in (run_folder(config) / "figures").iterdir()
+    }
+    summary = subprocess.run(
+        [sys.executable, "-m", "dynagent.results", tmp_path / "out.ipynb"], capture_output=True, text=True, check=True
+    )
+    assert str(run_folder(config)) in summary.stdout
+    assert "learned, sampled" in summary.stdout
+
+
+NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+NO_NETWORK |= {"PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "HF_HUB_OFFLINE": "1"}
+BAD = {
+    "unknown parameter": (["-p", "num_iteration", "3"], {}, "did you mean 'num_iterations'?"),
+    "unknown data set": (["-p", "dataset", "mmul"], {}, "did you mean 'mmlu'?"),
+    "probability": (["-p", "initial_probability", "1.0"], {}, "strictly between 0 and 1"),
+    "no agents": (
+        ["-p", "team", "adversarial", "-p", "num_truthful", "0", "-p", "num_adversarial", "0"],
+        {},
+        "The team has no agents",
+    ),
+    "folder without data": (["-p", "data_source", "{tmp}"], {}, "{tmp}"),
+    "no such model": (["-p", "dataset", "sample", "-p", "edge_llm", "smollm2-153m"], {}, "smollm2-135m-instruct"),
+    "no network": (["-p", "dataset", "mmlu"], NO_NETWORK | {"DYNAGENT_CACHE": "{tmp}/cache"}, "index"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_input_stops_the_notebook_with_one_sentence(fault, tmp_path):
+    flags, environment, sentence = BAD[fault]
+    flags = [flag.format(tmp=tmp_path) for flag in flags]
+    environment = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
+    done = papermill(tmp_path, *flags, "-p", "output_dir", str(tmp_path / "runs"), **environment)
+    assert done.returncode != 0
+    error = [line for line in done.stderr.splitlines() if line.strip()][-1]
+    assert sentence.format(tmp=tmp_path) in error, done.stderr[-2000:]
+    assert error.rstrip().endswith((".", ".)")), error
+    assert not (tmp_path / "runs").exists()
+    executed = json.loads((tmp_path / "out.ipynb").read_text())
+    reached = max(cell["execution_count"] or 0 for cell in executed["cells"] if cell["cell_type"] == "code")
+    assert reached <= 7  # before anything is trained
