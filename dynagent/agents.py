@@ -14,6 +14,7 @@ agents draw their own answers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -30,6 +31,7 @@ LETTERS = "ABCD"
 UNPARSABLE = -1
 NOT_ASKED = -2
 MODES = ("options", "letter", "text")
+LYING = ("least_likely", "asked")
 DOMAINS = ("stem", "humanities", "social_sciences", "other", "en", "zh")
 
 TRUTHFUL_ROLE = "You are an expert in many fields. Answer the question with the letter of the right option."
@@ -37,9 +39,15 @@ LYING_ROLE = (
     "You are an expert in many fields who misleads. Answer the question with the letter of an option that is "
     "wrong but sounds convincing."
 )
-_REPLY_WITH = {
-    "letter": "Reply with the letter and nothing else.",
-    "text": 'Reply with one JSON object and nothing else, like {"answer": "A"}.',
+_LETTER = "Reply with the letter and nothing else."
+_JSON = 'Reply with one JSON object and nothing else, like {"answer": "A"}.'
+# By mode, and whether a wrong option is asked for: the system's message, or the text before the options.
+TEMPLATES = {
+    ("options", False): "Question: {question}\nAnswer:",
+    ("letter", False): f"{TRUTHFUL_ROLE} {_LETTER}",
+    ("letter", True): f"{LYING_ROLE} {_LETTER}",
+    ("text", False): f"{TRUTHFUL_ROLE} {_JSON}",
+    ("text", True): f"{LYING_ROLE} {_JSON}",
 }
 
 
@@ -61,18 +69,25 @@ class Truthful:
         mode: how it is asked, see the module's first lines.
         temperature: of the draw, in units of the scores: nats per token ("options"), nats ("letter").
         reads: whether the answers of its predecessors enter its prompt (modes "letter" and "text").
+        lying: how it misleads where it means to: "least_likely" turns the truthful scores round, "asked" asks the
+            model for a wrong option, as mode "text" always does.
     """
 
     llm: Any = field(repr=False)
     mode: str = "options"
     temperature: float = 0.2
     reads: bool = False
+    lying: str = "least_likely"
     name: str = "Truthful"
     group: str = "truthful"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"An agent's mode is one of {', '.join(MODES)}, not {self.mode!r}.")
+        if self.lying not in LYING:
+            raise ValueError(f"An agent's lying is one of {', '.join(LYING)}, not {self.lying!r}.")
+        if self.lying == "asked" and self.mode == "options":
+            raise ValueError("Mode 'options' cannot ask for a wrong option: use 'letter' or 'text', or 'least_likely'.")
         if not self.temperature > 0:
             raise ValueError(f"An agent's temperature is positive, not {self.temperature}.")
         if self.reads and self.mode == "options":
@@ -82,21 +97,25 @@ class Truthful:
         """Whether the agent means to answer this question rightly."""
         return True
 
+    def asks_for_wrong(self, question: Any) -> bool:
+        """Whether its language model is asked for a wrong option on this question."""
+        return not self.tells_truth(question) and (self.mode == "text" or self.lying == "asked")
+
     def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         """What to ask the language model."""
-        if self.mode == "options":
-            prompt = f"Question: {question.text}\nAnswer:"
-            return Request(prompt, tuple(f" {option}" for option in question.options))
-        # A distribution over letters is asked for truthfully, and an adversary turns it round.
-        truthful = self.mode == "letter" or self.tells_truth(question)
+        kind = (self.mode, self.asks_for_wrong(question))
+        template = TEMPLATES[kind]
+        version = hashlib.sha256(template.encode()).hexdigest()[:8]
         heard = "".join(f"\n{m.sender} says {m.answer}. {m.text}".rstrip() for m in messages)
-        chat: Chat = (
-            ("system", f"{TRUTHFUL_ROLE if truthful else LYING_ROLE} {_REPLY_WITH[self.mode]}"),
-            ("user", question.render() + (f"\nOther agents:{heard}" if heard else "")),
-        )
+        origin = (self.mode, "wrong" if kind[1] else "right", version, question.id, heard)
+        if self.mode == "options":
+            prompt = template.replace("{question}", question.text)
+            return Request(prompt, tuple(f" {option}" for option in question.options), origin=origin)
+        user = question.render() + (f"\nOther agents:{heard}" if heard else "")
+        chat: Chat = (("system", template), ("user", user))
         if self.mode == "letter":
-            return Request(chat, tuple(LETTERS[: len(question.options)]))
-        return Request(chat, temperature=self.temperature, sample=sample)
+            return Request(chat, tuple(LETTERS[: len(question.options)]), origin=origin)
+        return Request(chat, temperature=self.temperature, sample=sample, origin=origin)
 
     def option_probs(self, question: Any, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
@@ -104,7 +123,8 @@ class Truthful:
         scores = torch.tensor(reply.log_probs, dtype=torch.float64)
         if self.mode == "options":
             scores = scores / torch.tensor(reply.option_tokens)
-        sign = 1 if self.tells_truth(question) else -1
+        inverted = not self.tells_truth(question) and not self.asks_for_wrong(question)
+        sign = -1 if inverted else 1
         return (sign * scores / self.temperature).softmax(-1)
 
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
@@ -123,7 +143,7 @@ class Truthful:
 class Adversarial(Truthful):
     """An agent that tries to answer wrongly.
 
-    It prefers the least likely option in modes "options" and "letter", and is asked for a wrong one in "text".
+    How is said by `lying`.
     """
 
     name: str = "Adversarial"

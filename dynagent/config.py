@@ -76,10 +76,10 @@ class TrainConfig:
         """A new generator at the start of a stream."""
         return torch.Generator().manual_seed(self.stream(name))
 
-    def _whole(self, name: str, at_least: int) -> None:
+    def _whole(self, name: str, at_least: int, or_else: str = "") -> None:
         value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-            raise ValueError(f"{name} has to be a whole number of {at_least} or more, not {value!r}.")
+        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value < 2**32:
+            raise ValueError(f"{name} has to be a whole number of {at_least} or more{or_else}, not {value!r}.")
 
     def _real(self, name: str, at_least: float | None = None, above: float = float("-inf")) -> None:
         value = getattr(self, name)
@@ -102,12 +102,13 @@ class RunConfig(TrainConfig):
         dataset: "mmlu", "cmmlu" or "sample" (questions that come with this package).
         data_source: "package" (pinned), "hub", or a folder in the data set's official layout.
         train_split, eval_split: see `dynagent.tasks.load_questions`.
-        train_limit, eval_limit: at most so many questions; None takes all.
+        train_limit, eval_limit: at most so many questions, or "all".
         team: "adversarial" (truthful and adversarial agents), "specialists" (truthful in one area of knowledge,
             adversarial outside) or "languages" (the same for English and Chinese).
         num_truthful, num_adversarial: agents of the team "adversarial".
         num_per_domain: agents for each area or language of the other two teams.
-        adversary: "least_likely" (or asked for a wrong option, in mode "text") or "constant", as released.
+        adversary: how an agent misleads: "least_likely" option, "asked" for a wrong one (modes "letter" and "text"), or
+            "constant", always A (team "adversarial", as released).
         edge_llm, agent_llm: alias, hub id or folder.
         agent_mode, temperature: see `dynagent.agents`.
         edge_policy: "dynamic" (the edge LLM) or "static" (one logit an edge).
@@ -121,8 +122,8 @@ class RunConfig(TrainConfig):
     data_source: str = "package"
     train_split: str = "train"
     eval_split: str = "test"
-    train_limit: int | None = None
-    eval_limit: int | None = 1000
+    train_limit: int | str = "all"
+    eval_limit: int | str = 1000
     team: str = "adversarial"
     num_truthful: int = 4
     num_adversarial: int = 4
@@ -144,15 +145,15 @@ class RunConfig(TrainConfig):
         self._one_of("preset", tuple(PRESETS))
         self._one_of("dataset", ("mmlu", "cmmlu", "sample"))
         self._one_of("team", ("specialists", "languages", "adversarial"))
-        self._one_of("adversary", ("least_likely", "constant"))
+        self._one_of("adversary", ("least_likely", "asked", "constant"))
         self._one_of("agent_mode", ("options", "letter", "text"))
         self._one_of("edge_policy", ("dynamic", "static"))
         self._one_of("readout", ("last_hidden", "mean_hidden", "mean_embedding"))
         self._one_of("head_init", ("zero", "default"))
         self._real("temperature", above=0)
         for name in ("train_limit", "eval_limit"):
-            if getattr(self, name) is not None:
-                self._whole(name, at_least=1)
+            if getattr(self, name) != "all":
+                self._whole(name, at_least=1, or_else=" or 'all'")
         for name in ("num_truthful", "num_adversarial"):
             self._whole(name, at_least=0)
         self._whole("num_per_domain", at_least=1)
@@ -162,6 +163,8 @@ class RunConfig(TrainConfig):
                 "initial_probability has to lie strictly between 0 and 1, since a sure edge cannot be learned "
                 f"about; it is {self.initial_probability!r}."
             )
+        if self.adversary == "asked" and self.agent_mode == "options":
+            raise ValueError("adversary 'asked' needs a prompt that asks: set agent_mode to 'letter' or 'text'.")
         if self.team == "adversarial" and self.num_truthful + self.num_adversarial == 0:
             raise ValueError("The team has no agents: set num_truthful or num_adversarial to 1 or more.")
         for name in ("data_source", "edge_llm", "agent_llm", "output_dir", "train_split", "eval_split"):

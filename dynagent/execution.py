@@ -117,8 +117,11 @@ class Runner:
             agents = [self.graph.team[node] for _, node, _ in keys]
             replies: Sequence[Reply | None] = [None] * len(keys)
             if agents[0].llm is not None:
+                # A written answer is drawn by the model: another seed or position is another sample.
+                samples = [self.seed * len(self.graph.team) + node for _, node, _ in keys]
                 requests = [
-                    agent.request(work[key], key[2], sample=key[1]) for agent, key in zip(agents, keys, strict=True)
+                    agent.request(work[key], key[2], sample)
+                    for agent, key, sample in zip(agents, keys, samples, strict=True)
                 ]
                 replies = agents[0].llm.reply(requests)
             for agent, key, reply in zip(agents, keys, replies, strict=True):

@@ -71,8 +71,11 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     source = config.data_source
     if source not in ("package", "hub"):
         source = str(resolve_path(source))
-    train = load_questions(config.dataset, config.train_split, source, config.train_limit)
-    held_out = load_questions(config.dataset, config.eval_split, source, config.eval_limit)
+    wanted = ((config.train_split, config.train_limit), (config.eval_split, config.eval_limit))
+    train, held_out = (
+        load_questions(config.dataset, split, source, limit if isinstance(limit, int) else None)
+        for split, limit in wanted
+    )
     shared = {question.id for question in train} & {question.id for question in held_out}
     if shared:
         raise ValueError(
@@ -85,7 +88,8 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
 def build_graph(config: RunConfig) -> AgentGraph:
     """The configured team around a majority vote."""
     llm = load_llm(config.agent_llm)
-    options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature}
+    lying = "asked" if config.adversary == "asked" else "least_likely"
+    options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
     team: list[Any]
     if config.team == "adversarial":
         adversary = Constant("A") if config.adversary == "constant" else Adversarial(llm, **options)

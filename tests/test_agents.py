@@ -337,7 +337,7 @@ HUGE = {
     "keyword and blanks": "answer" + " " * MEGABYTE,
     "Chinese keywords": "选" * MEGABYTE,
     "spaced articles": "A a" * (MEGABYTE // 3),
-    "accents": "B" + "\u0300\u0316" * (MEGABYTE // 2),
+    "accents": "B" + "\u0300\u0316" * (MEGABYTE // 20),  # a tenth, since what goes wrong here is quadratic
     "full width": "Ｘ" * MEGABYTE,
     "prose": "The quick brown fox. " * (MEGABYTE // 21),
 }
@@ -395,3 +395,23 @@ def test_the_vote_ignores_order_and_who_does_not_vote(answers, random):
 )
 def test_the_vote_by_hand(answers, probs):
     assert MajorityVote().option_probs(torch.tensor(answers), 4).tolist() == pytest.approx(probs)
+
+
+def test_a_liar_that_is_asked_to_lie_is_not_turned_round():
+    """Asked for a wrong option, the model's preference is the agent's own; otherwise it is inverted."""
+    reply = Reply(log_probs=(-1.0, -2.0, -3.0, -4.0), option_tokens=(1, 1, 1, 1))
+    asked = Adversarial(None, mode="letter", lying="asked", temperature=1.0)
+    inverting = Adversarial(None, mode="letter", temperature=1.0)
+    honest = Truthful(None, mode="letter", lying="asked", temperature=1.0)
+    question = PHYSICS
+    assert asked.request(question).prompt[0][1].startswith(LYING_ROLE)
+    assert honest.request(question) == inverting.request(question)
+    assert asked.option_probs(question, reply).argmax() == honest.option_probs(question, reply).argmax() == 0
+    assert inverting.option_probs(question, reply).argmax() == 3
+    origins = {agent.request(question).origin for agent in (asked, inverting, honest, Truthful(None))}
+    assert len(origins) == 3
+    assert all(question.id in origin for origin in origins)
+    with pytest.raises(ValueError, match="cannot ask for a wrong option"):
+        Adversarial(None, mode="options", lying="asked")
+    with pytest.raises(ValueError, match="'lest_likely'"):
+        Truthful(None, lying="lest_likely")

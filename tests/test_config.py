@@ -19,7 +19,7 @@ NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
 NOT_TEXT = ["", None, 3, ["test"], True]
 WRONG = {
     **{name: [*NOT_WHOLE, 0, None] for name in ("num_iterations", "batch_size", "graphs_per_question")},
-    **{name: [*NOT_WHOLE, 0] for name in ("train_limit", "eval_limit")},
+    **{name: [*NOT_WHOLE, 0, None, "every"] for name in ("train_limit", "eval_limit")},
     **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},
     "num_per_domain": [*NOT_WHOLE, 0, None],
     **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "temperature")},
@@ -88,7 +88,7 @@ def test_values_that_do_not_go_together(parameters, names):
         {"team": "adversarial", "num_truthful": 0, "num_adversarial": 1},
         {"team": "adversarial", "num_truthful": 1, "num_adversarial": 0},
         {"initial_probability": 1e-6},
-        {"train_limit": 1, "eval_limit": None, "seed": 0},
+        {"train_limit": 1, "eval_limit": "all", "seed": 0},
         {"baseline": "none", "graphs_per_question": 1},
     ],
 )

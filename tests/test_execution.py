@@ -227,7 +227,7 @@ def test_draws_are_uniform_and_do_not_go_together():
 # --- utility
 
 
-def naive_answers(graph, adjacency, question, draws):
+def naive_answers(graph, adjacency, question, draws, seed):
     """Agent after agent along one graph, with networkx' order; who has no path to the decision is left out."""
     edges = nx.DiGraph(adjacency.nonzero().tolist())
     edges.add_node(graph.decision_node)
@@ -241,7 +241,11 @@ def naive_answers(graph, adjacency, question, draws):
         messages = [
             Message(f"Agent {i}", LETTERS[said[i][0]] if said[i][0] >= 0 else "nothing", said[i][1]) for i in heard
         ]
-        reply = None if agent.llm is None else Echo.one(agent.request(question, messages, sample=node))
+        reply = (
+            None
+            if agent.llm is None
+            else Echo.one(agent.request(question, messages, sample=seed * len(graph.team) + node))
+        )
         said[node] = (agent.answer(question, reply, draws[question.id, node]), (reply and reply.text) or "")
     return {node: answer for node, (answer, _) in said.items()}
 
@@ -292,7 +296,7 @@ def test_utility_equals_a_walk_along_every_graph(team, batch, seed, graphs):
     draws = draws_of(seed, len(team), batch)
     for b, question in enumerate(batch):
         for k in range(num_graphs):
-            answers = naive_answers(graph, adjacency[b, k], question, draws)
+            answers = naive_answers(graph, adjacency[b, k], question, draws, seed)
             expected = [answers.get(node, NOT_ASKED) for node in range(len(team))]
             assert outcome.answers[b, k].tolist() == expected
             assert outcome.asked[b, k].tolist() == [node in answers for node in range(len(team))]

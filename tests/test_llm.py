@@ -471,13 +471,17 @@ def test_a_second_reader_finds_the_features(tiny, tmp_path):
     )
 
 
-def test_features_once_read_stay_when_others_are_added(tiny, tmp_path):
+def test_features_once_read_stay_when_others_are_added(tiny, tmp_path, monkeypatch):
     """What is missing comes from whole batches of the list, and nothing that is known changes by a bit."""
     llm = TransformersModel(tiny().model, tiny().tokenizer, tiny().source, tokens_per_batch=400)
     reader = QuestionReader(llm, tmp_path / "features.safetensors")
     few = reader.read(QUESTIONS[:4])
+    encode = llm.encode
+    monkeypatch.setattr(llm, "encode", lambda texts: {name: h + 1 for name, h in encode(texts).items()})  # other bits
     every = reader.read(QUESTIONS)
     assert torch.equal(every[:4], few)
+    alone = QuestionReader(tiny(), tmp_path / "alone.safetensors").read(QUESTIONS)
+    torch.testing.assert_close(every[4:], alone[4:] + 1, atol=1e-4, rtol=1e-4)
     batches = llm.encode_batches([question.render() for question in QUESTIONS])
     assert len(batches) > 2
     assert reader.forwards == 4 + sum(len(batch) for batch in batches if any(i >= 4 for i in batch))

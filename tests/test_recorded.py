@@ -136,7 +136,7 @@ def test_all_that_determines_a_reply_changes_its_key():
         "max_new_tokens": [49, 51],
         "sample": [1, 2],
     }
-    assert set(changes) == {field.name for field in fields(Request)}
+    assert set(changes) == {field.name for field in fields(Request)} - {"origin"}
     variants = [replace(base, **{name: value}) for name, values in changes.items() for value in values]
     keys = {request.key(identity) for request in [base, *variants] for identity in ("m-1-float32", "m-1-bfloat16")}
     assert len(keys) == 2 * (1 + len(variants))
@@ -246,6 +246,21 @@ def test_any_text_comes_back_as_it_was(tmp_path, replies):
     assert model.num_computed == 0
 
 
+def test_an_origin_stands_beside_the_reply_and_is_no_part_of_its_key(path):
+    """What a model is shown decides; the origin finds the same reply where the text is missing."""
+    asked = Request("why?", ("A", "B"), origin=("letter", "right", "1f2e", "question-id"))
+    assert asked.key("m") == replace(asked, origin=()).key("m")
+    assert asked.origin_key("m") == replace(asked, prompt="", options=()).origin_key("m")
+    others = [replace(asked, origin=(*asked.origin[:3], "other-id")), replace(asked, sample=1)]
+    assert len({request.origin_key("m") for request in [asked, *others]} | {asked.origin_key("n")}) == 4
+    model = FakeModel()
+    first = Recorded(model, path).reply([asked])
+    line = json.loads(path.read_text())
+    assert line["origin"] == list(asked.origin)
+    assert line["origin_key"] == asked.origin_key(model.identity)
+    assert Recorded(FakeModel(), path).reply([replace(asked, origin=())]) == first
+
+
 def test_the_file_holds_no_question_text(path):
     secret = ["Which city", "is the capital", "Marseille", "Lutetia"]
     chat = (("system", secret[0]), ("user", secret[1]))
@@ -255,7 +270,7 @@ def test_the_file_holds_no_question_text(path):
     assert len(content.splitlines()) == 3
     assert not any(word in content for text in secret for word in text.split() if len(word) > 3)
     lines = [json.loads(line) for line in content.splitlines()]
-    assert all(set(line) == {"key"} | {field.name for field in fields(Reply)} for line in lines)
+    assert all({"key"} < set(line) < {"key"} | {field.name for field in fields(Reply)} for line in lines)
     assert [line["key"] for line in lines] == [request.key("fake-float32") for request in asked]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 Chat = tuple[tuple[str, str], ...]
@@ -22,9 +22,11 @@ class Request:
     Attributes:
         prompt: plain text, or a chat that the model's own template renders.
         options: continuations to score.
-        temperature: of the generated text; 0 is greedy decoding.
+        temperature: of the generated text, drawn with top_k = 50 and top_p = .9; 0 is greedy decoding.
         max_new_tokens: bound of the generated text, in tokens.
         sample: tells apart several draws for the same prompt; only a positive temperature needs it.
+        origin: the prompt's template and the id of the question that fills it, where it has them. Stored beside
+            the reply, so that it can also be found where the question's text is not there.
     """
 
     prompt: str | Chat
@@ -32,11 +34,19 @@ class Request:
     temperature: float = 0.0
     max_new_tokens: int = 50
     sample: int = 0
+    origin: tuple[str, ...] = ()
 
     def key(self, identity: str) -> str:
-        """Hash of all that determines the reply of the model called `identity`."""
-        text = json.dumps([identity, *astuple(self)], ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        """Hash of all that determines the reply of the model called `identity`: the text, never its origin."""
+        return self._digest(identity, self.prompt, self.options)
+
+    def origin_key(self, identity: str) -> str:
+        """The same with the origin in place of the text."""
+        return self._digest(identity, self.origin)
+
+    def _digest(self, *asked: object) -> str:
+        parts = [*asked, self.temperature, self.max_new_tokens, self.sample]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -75,10 +75,17 @@ class Recorded:
                 fresh = {
                     keys[i]: reply for i, reply in zip(batch, replies, strict=True) if keys[i] not in self._replies
                 }
-                _append(self.path, fresh)
+                _append(self.path, [self._line(distinct[key], reply) for key, reply in fresh.items()])
                 self._replies |= fresh
                 self.usage.model_calls += len(batch)
                 bar.update(len(batch))
+
+    def _line(self, request: Request, reply: Reply) -> dict[str, Any]:
+        """A line of the record: no text of the question, but where it has an origin, that."""
+        line: dict[str, Any] = {"key": request.key(self.identity)}
+        if request.origin:
+            line |= {"origin": list(request.origin), "origin_key": request.origin_key(self.identity)}
+        return line | {name: value for name, value in asdict(reply).items() if value is not None}
 
     def _count(self, keys: list[str], distinct: set[str]) -> None:
         self.usage.calls += len(keys)
@@ -109,18 +116,17 @@ def _read(path: Path, start: int) -> tuple[list[tuple[str, Reply]], int]:
             start += len(line)
             fields = json.loads(line)
             fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            records.append((fields.pop("key"), Reply(**fields)))
+            key, _, _ = fields.pop("key"), fields.pop("origin", None), fields.pop("origin_key", None)
+            records.append((key, Reply(**fields)))
     return records, start
 
 
-def _append(path: Path, replies: dict[str, Reply]) -> None:
+def _append(path: Path, lines: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(
-        json.dumps({"key": key} | asdict(reply), ensure_ascii=False) + "\n" for key, reply in replies.items()
-    )
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with FileLock(f"{path}.lock"), path.open("ab+") as file:
         _drop_torn_line(file)
-        file.write(lines.encode())
+        file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
 

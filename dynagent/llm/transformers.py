@@ -166,10 +166,12 @@ class TransformersModel:
         prompts = [self._prompt_ids(request.prompt) for request in requests]
         ids, mask = self._left_padded(prompts)
         temperature = requests[0].temperature
-        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        sampling: dict[str, Any] = {"do_sample": temperature > 0}
+        if temperature > 0:  # top_k and top_p are the paper's
+            sampling |= {"temperature": temperature, "top_k": 50, "top_p": 0.9}
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
-            torch.manual_seed(int("".join(r.key(self.identity) for r in requests)[-15:], 16))
+            torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
