@@ -76,6 +76,10 @@ train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iteration
 	$(BIN)/papermill --cwd notebooks notebooks/train.ipynb results/executed/train.ipynb -p dataset mmlu $(ARGS)
 	@$(BIN)/python -m dynagent.results results/executed/train.ipynb
 
+.PHONY: record
+record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
+	$(BIN)/python -m dynagent.record $(ARGS)
+
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)

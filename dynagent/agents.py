@@ -186,6 +186,9 @@ class Constant:
     reads: ClassVar[bool] = False
     llm: ClassVar[None] = None
 
+    def tells_truth(self, question: Any) -> bool:
+        return False
+
     def __post_init__(self) -> None:
         if self.letter not in tuple(LETTERS):
             raise ValueError(f"The letter of a constant agent is one of {', '.join(LETTERS)}, not {self.letter!r}.")

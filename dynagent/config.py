@@ -56,6 +56,9 @@ class TrainConfig:
         for name in ("num_iterations", "batch_size", "graphs_per_question"):
             self._whole(name, at_least=1)
         self._whole("seed", at_least=0)
+        for name in ("learning_rate", "sparsity", "temperature", "initial_probability"):
+            if type(getattr(self, name, None)) is int:  # 1 and 1.0 are the same run
+                object.__setattr__(self, name, float(getattr(self, name)))
         self._real("learning_rate", above=0)
         self._real("sparsity", at_least=0)
         self._one_of("baseline", BASELINES)

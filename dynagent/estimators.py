@@ -15,6 +15,7 @@ def leave_one_out(utility: Tensor) -> Tensor:
 
     It does not depend on the graph it is subtracted for, so it leaves the expected gradient unchanged.
 
+    >>> import torch
     >>> leave_one_out(torch.tensor([[1.0, 0.0, 0.0]])).tolist()
     [[0.0, 0.5, 0.5]]
     """
@@ -33,7 +34,7 @@ def moving_average(previous: Tensor | None, batch_mean: Tensor, decay: float = 0
 
 
 def policy_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """REINFORCE (equation 3 of the paper): minus the mean of advantage x log-probability, a scalar.
+    """REINFORCE: minus the mean of advantage x log-probability, a scalar (the paper has the utility for advantage).
 
     The advantage is a constant to the gradient.
     """

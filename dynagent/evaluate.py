@@ -77,7 +77,7 @@ def evaluate(
     Args:
         graphs: "sampled" averages over `num_graphs` drawn graphs a question; "most_probable" takes one, the
             edges of probability one half or more.
-        shuffle: the control: every question gets the graph of another one, drawn at random without replacement.
+        shuffle: the control: every question gets the graph of another one, next to it in a random circle.
         order, decide: see `dynagent.sampling.sample_dags`.
         runner: executes the graphs; a given one brings along the answers that it already knows.
         seed: of the graphs and the shuffling.
@@ -87,7 +87,8 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     edge_logits = policy.edge_logits_of(questions)  # [n, E]
     if shuffle:
-        edge_logits = edge_logits[torch.randperm(len(edge_logits), generator=generator)]
+        order_of_questions = torch.randperm(len(edge_logits), generator=torch.Generator().manual_seed(seed))
+        edge_logits[order_of_questions] = edge_logits[order_of_questions.roll(1)]
     outcomes = []
     for start in range(0, len(questions), CHUNK):
         logits = edge_logits[start : start + CHUNK]
@@ -106,7 +107,7 @@ def evaluate(
 def evaluate_graph(adjacency: Tensor, questions: Sequence[Any], runner: Runner) -> Evaluation:
     """Evaluate given graphs: [M, M] bool, the same for all questions, or [n, M, M], one for each."""
     runner.prepare(questions)
-    every = adjacency.expand(len(questions), *adjacency.shape[-2:])[:, None]  # [n, 1, M, M]
+    every = _everywhere(adjacency, questions)
     outcomes = [
         (
             runner.run(questions[start : start + CHUNK], every[start : start + CHUNK]),
@@ -115,6 +116,11 @@ def evaluate_graph(adjacency: Tensor, questions: Sequence[Any], runner: Runner) 
         for start in range(0, len(questions), CHUNK)
     ]
     return _summarise(outcomes, None)
+
+
+def _everywhere(adjacency: Tensor, questions: Sequence[Any]) -> Tensor:
+    """One graph for each question: [n, 1, M, M]."""
+    return adjacency.expand(len(questions), *adjacency.shape[-2:])[:, None]
 
 
 def _summarise(outcomes: list[tuple[Outcome, Tensor]], edge_probs: Tensor | None) -> Evaluation:
@@ -132,11 +138,7 @@ def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
 
     A learner does not know who they are; this is what the best routing by kind of agent would give.
     """
-    rows = [
-        [bool(to_decision) and _tells_truth(graph, source, question) for source, to_decision in _edges(graph)]
-        for question in questions
-    ]
-    return graph.adjacency(torch.tensor(rows))
+    return graph.adjacency(_well_meant(graph, questions) & graph.decision_edges)
 
 
 def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> float:
@@ -148,10 +150,17 @@ def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[An
         edge_probs: [n, E].
     """
     into = graph.decision_edges
-    sources = graph.potential_edges[into, 0].tolist()
-    truthful = torch.tensor([[_tells_truth(graph, s, question) for s in sources] for question in questions])
-    probs = edge_probs[:, into]
+    truthful, probs = _well_meant(graph, questions)[:, into], edge_probs[:, into]
     return float(probs[truthful].mean() / probs[~truthful].mean())
+
+
+def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, Estimate]:
+    """How often an agent alone is right on the questions on which it means well, and on which it misleads."""
+    alone = torch.stack([runner.run(questions, _everywhere(graph.single(n), questions)).utility[:, 0]
+                         for n in range(graph.decision_node)], 1)  # fmt: skip
+    truthful = _well_meant(graph, questions)[:, graph.decision_edges]  # [n, N], as the columns of alone
+    kinds = {"meaning well": truthful, "misleading": ~truthful}
+    return {name: mean_interval(alone[kind]) for name, kind in kinds.items() if kind.any()}
 
 
 def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -190,7 +199,8 @@ def contrasting_pair(edge_probs: Tensor) -> tuple[int, int]:
     """
     centred = edge_probs - edge_probs.mean(0)
     projection = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]  # [n]
-    return int(projection.argmin()), int(projection.argmax())
+    ranked = projection.argsort(stable=True)
+    return int(ranked[0]), int(ranked[-1])
 
 
 def accuracy_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
@@ -219,12 +229,8 @@ def compare_wirings(
     changes nothing.
     """
     graph = runner.graph
-    shared: dict[str, Any] = {
-        "runner": runner,
-        "decide": config.decide,
-        "order": config.order,
-        "seed": config.stream("evaluation"),
-    }
+    shared: dict[str, Any] = {"runner": runner, "decide": config.decide, "order": config.order}
+    shared["seed"] = config.stream("evaluation")
     results = {}
     for name, policy in policies.items():
         results[f"{name}, sampled"] = evaluate(policy, graph, questions, **shared)
@@ -270,11 +276,14 @@ def comparisons(results: Mapping[str, Evaluation]) -> dict[str, Estimate]:
     }
 
 
-def _edges(graph: AgentGraph) -> list[tuple[int, int]]:
-    """(source, whether into the decision) of every potential edge."""
-    return list(zip(graph.potential_edges[:, 0].tolist(), graph.decision_edges.tolist(), strict=True))
+def _well_meant(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
+    """Whether an edge's source means to answer the question rightly: [n, E] bool.
 
-
-def _tells_truth(graph: AgentGraph, node: int, question: Any) -> bool:
-    agent = graph.nodes[node].operation
-    return bool(agent.tells_truth(question)) if hasattr(agent, "tells_truth") else agent.group == "truthful"
+    An agent that does not say so with `tells_truth` is taken by its group.
+    """
+    rows = [
+        [node.operation.tells_truth(question) if hasattr(node.operation, "tells_truth") else node.group == "truthful"
+         for node in graph.nodes[:-1]]
+        for question in questions
+    ]  # fmt: skip
+    return torch.tensor(rows)[:, graph.potential_edges[:, 0]]

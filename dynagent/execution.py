@@ -22,7 +22,8 @@ class Outcome:
     Attributes:
         utility: [B, K] float, the probability that the team's answer is right (ties are split).
         answers: [B, K, N] option indices, `UNPARSABLE` or `NOT_ASKED`.
-        asked: [B, K, N] bool, the agents that have a path to the decision: the others are not called.
+        asked: [B, K, N] bool, the agents whose answer reaches the decision, over agents that read or at once: the
+            others are not called.
         option_probs: [B, K, C] float, the vote's outcome.
     """
 
@@ -45,6 +46,8 @@ class Runner:
     """
 
     def __init__(self, graph: AgentGraph, seed: int = 0) -> None:
+        if len(graph.nodes) != len(graph.team) + 1:
+            raise ValueError("Agents of several operations cannot be run on multiple-choice questions.")
         self.graph = graph
         self.seed = seed
         self._answers: dict[tuple[str, int, tuple[Message, ...]], tuple[int, str]] = {}
@@ -61,8 +64,9 @@ class Runner:
             questions: B questions.
             adjacency: [B, K, M, M] bool, acyclic.
         """
-        asked = ancestors(adjacency, self.graph.decision_node)[..., :-1].cpu()  # [B, K, N]
         reads = torch.tensor([agent.reads for agent in self.graph.team])
+        heard = adjacency.cpu() & torch.cat([reads, torch.tensor([True])])  # who does not read, hears nobody
+        asked = ancestors(heard, self.graph.decision_node)[..., :-1]  # [B, K, N]
         answers = torch.full(asked.shape, NOT_ASKED)
 
         each = (asked & ~reads).any(1).nonzero().tolist()
@@ -71,9 +75,9 @@ class Runner:
             answers[b, :, node] = self._answers[questions[b].id, node, ()][0]
         answers = torch.where(asked, answers, NOT_ASKED)
         if (asked & reads).any():
-            self._run_readers(questions, adjacency.cpu(), asked & reads, answers)
+            self._run_readers(questions, heard, asked & reads, answers)
 
-        votes = adjacency[..., :-1, self.graph.decision_node].cpu()
+        votes = heard[..., :-1, self.graph.decision_node]
         options = max(len(question.options) for question in questions)
         option_probs = self.graph.decision.option_probs(torch.where(votes, answers, NOT_ASKED), options)
         right = torch.tensor([question.answer for question in questions])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from dynagent.agents import Adversarial, Constant, MajorityVote, Specialist, Truthful
 from dynagent.config import RunConfig, resolve_path
-from dynagent.evaluate import Evaluation, compare_wirings, comparisons, truthful_ratio
+from dynagent.evaluate import Evaluation, agent_accuracies, compare_wirings, comparisons, truthful_ratio
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.llm import load_llm
@@ -26,11 +28,11 @@ from dynagent.results import (
     describe,
     elapsed,
     peak_memory_gb,
-    print_summary,
     questions_digest,
     run_folder,
+    summary,
 )
-from dynagent.sources import Source
+from dynagent.sources import Source, check_model_name
 from dynagent.tasks import Questions, load_questions
 from dynagent.train import History, train
 
@@ -68,6 +70,8 @@ def prepare(config: RunConfig) -> Experiment:
 
 def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     """Training and evaluation questions; one that is among both is an error."""
+    for name in (config.agent_llm, config.edge_llm):
+        check_model_name(_folder_or_name(name))
     source = config.data_source
     if source not in ("package", "hub"):
         source = str(resolve_path(source))
@@ -77,17 +81,27 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
         for split, limit in wanted
     )
     shared = {question.id for question in train} & {question.id for question in held_out}
-    if shared:
+    if len(shared) == len(train):
         raise ValueError(
-            f"{len(shared)} questions are both in the training split {config.train_split!r} and in the evaluation "
-            f"split {config.eval_split!r}: choose splits that do not overlap."
+            f"All training questions of split {config.train_split!r} are also in the evaluation split "
+            f"{config.eval_split!r}: choose splits that do not overlap."
         )
+    if shared:  # the published splits have a few questions in common
+        log.info("%d questions are held out from training, since they are evaluation questions, too", len(shared))
+        train = replace(train, items=tuple(question for question in train if question.id not in shared))
+    for question in (*train, *held_out):
+        _ = question.area  # a subject without an area is found before anything is trained
     return train, held_out
+
+
+def _folder_or_name(name: str) -> str:
+    """A model's folder starts at the project's root, like every path; any other name stays what it is."""
+    return str(resolve_path(name)) if resolve_path(name).is_dir() else name
 
 
 def build_graph(config: RunConfig) -> AgentGraph:
     """The configured team around a majority vote."""
-    llm = load_llm(config.agent_llm)
+    llm = load_llm(_folder_or_name(config.agent_llm))
     lying = "asked" if config.adversary == "asked" else "least_likely"
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
     team: list[Any]
@@ -105,7 +119,7 @@ def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | 
     if config.edge_policy == "static":
         return StaticEdgePolicy.for_graph(graph, config.initial_probability)
     return EdgePolicy.from_backbone(
-        reader or config.edge_llm,
+        reader or _folder_or_name(config.edge_llm),
         graph,
         readout=config.readout,
         initial_probability=config.initial_probability,
@@ -138,7 +152,7 @@ def save_run(
     experiment: Experiment, history: History, results: Mapping[str, Evaluation], command: str
 ) -> tuple[RunRecord, Path]:
     """Save the policy and the record of a finished run in its folder; returns the record and the folder."""
-    config, graph = experiment.config, experiment.graph
+    config, graph, questions = experiment.config, experiment.graph, experiment.eval_questions
     folder = run_folder(config)
     experiment.policy.save_pretrained(folder / "policy")
     edge_probs = results["learned, sampled"].edge_probs
@@ -155,11 +169,12 @@ def save_run(
             {
                 "wirings": results,
                 "differences": comparisons(results),
-                "truthful_ratio": truthful_ratio(edge_probs, graph, experiment.eval_questions),
+                "agents": agent_accuracies(graph, questions, experiment.runner),
+                "truthful_ratio": truthful_ratio(edge_probs, graph, questions),
                 "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
             }
         ),
-        usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)},
+        usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
         history=history.rows,
         timing={
             "seconds": elapsed(),
@@ -171,6 +186,14 @@ def save_run(
     )
     record.save(folder)
     return record, folder
+
+
+def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:
+    """Questions that the edge LLM's features were needed for; each was read once, in this run or before."""
+    if experiment.reader is None:
+        return {}
+    distinct = {question.id for question in (*experiment.train_questions, *experiment.eval_questions)}
+    return {f"edge LLM, {experiment.reader.model.identity}": {"questions": len(distinct)}}
 
 
 def used_llms(graph: AgentGraph) -> list[Any]:
@@ -188,17 +211,22 @@ def used_sources(experiment: Experiment) -> list[Source]:
     return list(dict.fromkeys(sources))
 
 
-def run_experiment(config: RunConfig, command: str) -> None:
-    """All of a run: prepare, train, evaluate, save. Under `accelerate launch` every process trains, one evaluates."""
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+def run_experiment(config: RunConfig, command: str) -> Path | None:
+    """All of a run: prepare, train, evaluate, save.
+
+    Under `accelerate launch` every process trains; the main one evaluates, saves, and returns the run's folder.
+    """
+    # The others wait while the main process asks the agents, which may take hours.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     experiment = prepare(config)
     policies, history = train_all(experiment, accelerator)
+    folder = None
     if accelerator.is_main_process:
         results = compare_wirings(policies, experiment.eval_questions, experiment.runner, config)
         _, folder = save_run(experiment, history, results, command)
-        log.info("saved in %s", folder)
-    accelerator.wait_for_everyone()
     accelerator.end_training()
+    return folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,9 +236,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).run
     try:
         config = RunConfig.from_json(path)
-        run_experiment(config, command=f"python -m dynagent.train {path}")
+        folder = run_experiment(config, command=f"python -m dynagent.train {shlex.quote(path)}")
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
-    print_summary(run_folder(config))
+    if folder is not None:
+        sys.stdout.write(summary(folder))
     return 0

@@ -26,7 +26,7 @@ class Node:
 
 
 class AgentGraph:
-    """Nodes and edges of a team with one decision node (section 3 of the paper).
+    """Nodes and edges of a team with one decision node.
 
     An agent of several operations (attribute `operations`) is a chain of fixed edges whose last node always
     speaks to the decision. Potential edges are all ordered pairs of nodes of different agents, then every node

@@ -130,7 +130,8 @@ def plot_graphs(edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) ->
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """As SVG and PNG; the SVG carries no date, so that equal figures are equal files."""
+    """As SVG and PNG; the SVG carries no date and no random names, so that equal figures are equal files."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with plt.rc_context({"svg.hashsalt": name}):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", dpi=150)

@@ -52,7 +52,7 @@ class StaticEdgePolicy(Policy):
 
 
 class EdgePolicy(Policy):
-    """edge_logits = W h(x) + b, where h(x) is a frozen language model's reading of the question (equation 1).
+    """edge_logits = W h(x) + b, where h(x) is a frozen language model's reading of the question (arXiv 2406.11555).
 
     Features are standardised with the mean and the deviation of the training questions and divided by H. One step
     of Adam, which moves every weight by about the learning rate, then moves W h(x) about as much as b: what holds

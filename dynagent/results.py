@@ -108,7 +108,7 @@ def questions_digest(questions: Any) -> dict[str, Any]:
 
 def code_version() -> dict[str, Any]:
     """Commit of the checkout, and whether code or notebooks differ from it; None outside a checkout."""
-    status = _git("status", "--porcelain", "--", "dynagent", "pyproject.toml", "requirements.lock")
+    status = _git("status", "--porcelain", "--", "dynagent", "notebooks", "pyproject.toml", "requirements.lock")
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
@@ -159,16 +159,22 @@ def _git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def print_summary(folder: Path) -> None:
-    """Print where a run was saved and how accurate its wirings are."""
+def readable(path: Path) -> str:
+    """A path as a person would write it: from the project's root where it lies inside."""
+    root = project_root()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def summary(folder: Path) -> str:
+    """Where a run was saved and how accurate its wirings are, as lines of text."""
     record = RunRecord.load(folder / "record.json")
-    lines = [f"{name:9} {folder / place}" for name, place in SAVED.items() if (folder / place).exists()]
+    lines = [f"{name:9} {readable(folder / place)}" for name, place in SAVED.items() if (folder / place).exists()]
     lines += ["", f"accuracy on {record.questions['evaluation']['n']} held-out questions (95 % interval):"]
     for name, result in record.metrics["wirings"].items():
         accuracy = result["accuracy"]
         interval = f"{accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f}"
         lines.append(f"  {name:42} {accuracy['mean']:.3f}  [{interval}]")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,8 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path, help="a notebook that papermill executed")
     notebook = parser.parse_args(arguments).notebook
     parameters = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
-    sys.stdout.write(f"notebook  {notebook.resolve()}\n")
-    print_summary(run_folder(RunConfig.from_parameters(parameters)))
+    folder = run_folder(RunConfig.from_parameters(parameters))
+    sys.stdout.write(f"notebook  {readable(notebook.resolve())}\n{summary(folder)}")
     return 0
 
 

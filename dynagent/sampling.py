@@ -2,7 +2,7 @@
 
 Potential edges are visited one after the other. An edge that would close a cycle is skipped and adds nothing to
 the log-probability; every other visited edge is taken with its probability. The log-probability of a graph is
-that of the decisions made on the way, given the order of the visit (equation 2 of the paper).
+that of the decisions made on the way, given the order of the visit (arXiv 2406.11555, edge optimisation).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from dynagent.downloads import Artefact, download, preparing, write_file
+from dynagent.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,12 @@ def model_folder(name: str, revision: str | None = None) -> tuple[str, Source]:
     )
 
 
+def check_model_name(name: str) -> None:
+    """Raise what `model_folder` would for a name that can be no model, without fetching anything."""
+    if name not in PINNED and (os.path.isdir(name) or "/" not in name):
+        model_folder(name)
+
+
 def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None, repo_type: str = "model") -> Path:
     """Return a local folder, named by its commit, with the files of a hub repository that fit `patterns`.
 
@@ -242,10 +249,14 @@ def _converted(alias: str) -> Path:
         if not _is_whole(folder):
             for stale in folder.parent.glob(f".{folder.name}-*"):  # what a killed process left
                 shutil.rmtree(stale, ignore_errors=True)
-            log.warning("converting %s to safetensors, once (SmolLM2: 20 s, Qwen: 90 s)", gguf.name)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+            description = f"converting {alias} to safetensors, once (20 to 90 s)"
+            with (
+                tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary,
+                progress(total=1, desc=description, unit="model") as bar,
+            ):
                 new = Path(temporary) / "model"
                 _run_conversion(gguf, new)
+                bar.update()
                 (new / _MARK).write_text(model_sha256(new))
                 shutil.rmtree(folder, ignore_errors=True)
                 new.rename(folder)

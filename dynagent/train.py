@@ -47,7 +47,7 @@ def train(
     runner: Runner | None = None,
     accelerator: Accelerator | None = None,
 ) -> History:
-    """Train an edge policy in place (algorithm 1 of the paper).
+    """Train an edge policy in place.
 
     Args:
         policy: `StaticEdgePolicy` or `EdgePolicy`.
@@ -116,6 +116,7 @@ def train(
             }
         )
         bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast ends with the training
     return history
 
 

@@ -20,7 +20,7 @@ LAYERS = (
     ("graph", "sampling", "estimators", "config", "downloads", "convert_gguf", "sources", "progress"),
     ("policy", "llm", "llm.*", "tasks", "tasks.*"),
     ("agents", "execution", "worlds"),
-    ("train", "evaluate", "checkpoints", "results", "experiment"),
+    ("train", "evaluate", "checkpoints", "results", "experiment", "record"),
     ("plots",),
     ("dynagent",),  # `import dynagent` itself: short names for what a notebook needs
 )

@@ -228,9 +228,11 @@ def test_draws_are_uniform_and_do_not_go_together():
 
 
 def naive_answers(graph, adjacency, question, draws, seed):
-    """Agent after agent along one graph, with networkx' order; who has no path to the decision is left out."""
+    """Agent after agent along one graph, with networkx' order; who does not reach the decision is left out."""
     edges = nx.DiGraph(adjacency.nonzero().tolist())
     edges.add_node(graph.decision_node)
+    deaf = [node for node, agent in enumerate(graph.team) if not agent.reads]
+    edges.remove_edges_from([(i, j) for i, j in edges.edges if j in deaf])
     asked = nx.ancestors(edges, graph.decision_node)
     said = {}
     for node in nx.topological_sort(edges):

@@ -32,7 +32,7 @@ class TransformersModel:
         self.source = source
         dtype = str(model.dtype).removeprefix("torch.")
         self.identity = f"{re.sub(r'[^a-z0-9.]+', '-', source.name.lower())}-{source.sha256[:12]}-{dtype}"
-        self.tokens_per_batch = tokens_per_batch or (1024 if model.device.type == "cpu" else 16384)
+        self.tokens_per_batch = tokens_per_batch or (1024 if model.device.type == "cpu" else 4096)
 
     @classmethod
     def load(cls, name: str, *, dtype: str = "bfloat16", device: str | None = None) -> TransformersModel:

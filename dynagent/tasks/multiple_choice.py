@@ -255,7 +255,7 @@ def _read_csv(dataset: str, content: bytes, where: str, subject: str) -> Iterato
 
 
 def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
-    from pyarrow import parquet  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     repository, name = "cais/mmlu", {"val": "validation"}.get(official, official)
     folder = hub_snapshot(repository, [f"all/{name}-*.parquet"], repo_type="dataset")
@@ -263,7 +263,7 @@ def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
     digests: dict[str, str] = {}
     for file in sorted(folder.glob(f"all/{name}-*.parquet")):
         digests[file.name] = file_sha256(file)
-        for number, row in enumerate(parquet.read_table(file).to_pylist(), start=1):
+        for number, row in enumerate(Dataset.from_parquet(str(file)), start=1):
             cells = [row["question"], *row["choices"], LETTERS[row["answer"]]]
             questions.append(_question(f"{file.name}, row {number},", cells, row["subject"], "en"))
     sha256 = combined_sha256(digests)

@@ -5,11 +5,9 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from dynagent.results import code_version, environment
@@ -27,19 +25,25 @@ COMMANDS = (
 )
 
 
+# In a process of its own, which has no other children: their largest resident memory is the command's.
+MEASURE = """
+import json, resource, subprocess, sys, time
+start = time.monotonic()
+done = subprocess.run(["bash", "-c", sys.argv[1]], stdout=sys.stderr)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+print(json.dumps({"seconds": round(time.monotonic() - start, 1), "peak_memory_gb": round(peak, 2)}))
+sys.exit(done.returncode)
+"""
+
+
 def measure(command: str, folder: Path, home: Path) -> dict[str, float]:
-    """Wall seconds, and the resident memory of the largest process so far in GB."""
+    """Wall seconds, and the resident memory of the command's largest process in GB."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("DYNAGENT_", "XDG_"))}
-    start = time.monotonic()
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=variables | {"HOME": str(home)}, capture_output=True, text=True
-    )
+    measuring = [sys.executable, "-c", MEASURE, command]
+    done = subprocess.run(measuring, cwd=folder, env=variables | {"HOME": str(home)}, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return {
-        "seconds": round(time.monotonic() - start, 1),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2),
-    }
+        sys.exit(f"{command} failed:\n{done.stderr[-6000:]}")
+    return dict(json.loads(done.stdout))
 
 
 def main() -> None:
