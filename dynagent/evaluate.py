@@ -155,12 +155,19 @@ def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[An
 
 
 def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, Estimate]:
-    """How often an agent alone is right on the questions on which it means well, and on which it misleads."""
-    alone = torch.stack([runner.run(questions, _everywhere(graph.single(n), questions)).utility[:, 0]
-                         for n in range(graph.decision_node)], 1)  # fmt: skip
-    truthful = _well_meant(graph, questions)[:, graph.decision_edges]  # [n, N], as the columns of alone
-    kinds = {"meaning well": truthful, "misleading": ~truthful}
-    return {name: mean_interval(alone[kind]) for name, kind in kinds.items() if kind.any()}
+    """How often one agent is right where it means well, and where it misleads: a mean over agents, then questions."""
+    alone = torch.stack(
+        [runner.run(questions, _everywhere(graph.single(n), questions)).utility[:, 0] for n in range(len(graph.team))],
+        1,
+    )  # [n, N]
+    truthful = _well_meant(graph, questions)[:, graph.decision_edges]  # [n, N]
+    accuracies = {}
+    for name, kind in (("meaning well", truthful), ("misleading", ~truthful)):
+        asked = kind.any(1)
+        if asked.any():
+            per_question = (alone * kind).sum(1)[asked] / kind.sum(1)[asked]
+            accuracies[name] = mean_interval(per_question)
+    return accuracies
 
 
 def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:

@@ -50,6 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary, "dynagent"), Path(temporary, "home")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+        commit = code_version()["commit"]  # what was cloned: later changes of the checkout are not measured
         home.mkdir()
         rows = []
         print(f"{'':28}{'seconds':>10}{'goal':>8}{'peak GB':>10}{'goal':>6}")
@@ -58,7 +59,7 @@ def main() -> None:
             row |= measure(command, folder, home)
             rows.append(row)
             print(f"{name:28}{row['seconds']:>10}{goal:>8}{row['peak_memory_gb']:>10}{4:>6}", flush=True)
-    record = {"code": code_version(), "environment": environment(), "rows": rows}
+    record = {"commit": commit, "environment": environment(), "rows": rows}
     (ROOT / "results" / "first_run.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
