@@ -52,8 +52,7 @@ def plot_edge_probs(edge_probs: Tensor, graph: AgentGraph, title: str = "") -> F
         edge_probs: [E], or [n, E], then averaged over the questions.
     """
     mean = edge_probs.reshape(-1, graph.num_edges).mean(0)
-    matrix = graph.adjacency(mean.masked_fill(~graph.effective, float("nan"))).numpy()
-    matrix = np.where(graph.adjacency(graph.effective).numpy(), matrix, np.nan)
+    matrix = np.where(graph.adjacency(graph.effective).numpy(), graph.adjacency(mean).numpy(), np.nan)
     order = [graph.decision_node, *range(graph.decision_node)]
     figure, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
     labels = [0, *(node + 1 for node in range(graph.decision_node))]

@@ -13,8 +13,27 @@ from torch import Tensor, nn
 from dynagent.graph import AgentGraph
 from dynagent.llm.features import QuestionReader
 
+CARD = """---
+{{ card_data }}
+---
 
-class Policy(nn.Module, PyTorchModelHubMixin):
+An edge policy of dynagent: it gives every potential edge of a team of language agents a probability. What it was
+trained on stands in the `record.json` beside its folder.
+
+```python
+from dynagent import EdgePolicy  # or StaticEdgePolicy
+policy = EdgePolicy.from_pretrained("this folder")
+```
+"""
+
+
+class Policy(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="dynagent",
+    paper_url="https://arxiv.org/abs/2406.11555",
+    model_card_template=CARD,
+):
     """What training and evaluation need: questions -> features -> edge logits."""
 
     def encode(self, questions: Sequence[Any]) -> Tensor:

@@ -1,8 +1,8 @@
-"""Records real answers and readings, for experiments that replay without the model or the data.
+"""Records real answers, for experiments that replay without the model or the data.
 
-`make record` fills results/recordings: for every question and prompt the log-probability of each letter, the edge
-LLM's features, and an index of the questions with hash, subject, language and right answer but without their text.
-It can be stopped and started again at any time.
+`make record` fills results/recordings: for every question and prompt the log-probability of each letter, and an index
+of the questions with hash, subject, language and right answer but without their text. It can be stopped and started
+again at any time.
 """
 
 from __future__ import annotations

@@ -61,11 +61,14 @@ class RunRecord:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "record.json"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(self), file, indent=1, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -85,14 +88,10 @@ def run_folder(config: RunConfig) -> Path:
 def describe(value: Any) -> Any:
     """Estimates and evaluations as plain JSON values, also inside dictionaries."""
     if isinstance(value, Estimate):
-        return asdict(value)
+        return describe(asdict(value))
     if isinstance(value, Evaluation):
-        return {
-            "accuracy": asdict(value.accuracy),
-            "num_edges": value.num_edges,
-            "num_agents_asked": value.num_agents_asked,
-            "no_answer": value.no_answer,
-        }
+        names = ("accuracy", "num_edges", "num_agents_asked", "no_answer")
+        return {name: describe(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: describe(entry) for key, entry in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
