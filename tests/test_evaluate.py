@@ -144,7 +144,7 @@ def test_sure_edges_leave_nothing_to_chance():
     assert sampled.num_edges == probable.num_edges
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, NUM_AGENTS - 1), unique=True, max_size=NUM_AGENTS))
 def test_a_given_graph_is_scored_as_in_a_loop(voters):
     questions = make_questions(CHUNK + 3)

@@ -283,7 +283,7 @@ def random_dags(num_graphs, num_agents, seed):
     return dags
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     team=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
     batch=st.lists(st.sampled_from(QUESTIONS), min_size=1, max_size=3),
@@ -321,7 +321,6 @@ def test_the_teams_above_disagree_and_fail_to_answer():
 # --- ancestors
 
 
-@settings(deadline=None)
 @given(st.integers(1, 7), st.integers(0, 10**6), st.floats(0, 1))
 def test_ancestors_are_those_of_networkx(size, seed, density):
     generator = torch.Generator().manual_seed(seed)

@@ -42,7 +42,7 @@ def test_crosswords_team_has_the_papers_numbers():
     assert int((~graph.decision_edges).sum()) == 30
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(teams)
 def test_potential_and_fixed_edges_share_out_all_that_is_possible(team):
     graph = AgentGraph(team, MajorityVote())
@@ -62,7 +62,7 @@ def test_potential_and_fixed_edges_share_out_all_that_is_possible(team):
     assert nx.is_directed_acyclic_graph(drawn)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(teams)
 def test_an_edge_is_effective_if_its_target_reads(team):
     graph = AgentGraph(team, MajorityVote())

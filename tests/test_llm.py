@@ -255,7 +255,7 @@ def prompt_length(llm, prompt):
     return len(llm.tokenizer.apply_chat_template(messages, add_generation_prompt=True).input_ids)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(work, st.integers(1, 200))
 def test_batches_are_a_function_of_the_work_list(tiny, requests, budget):
     llm = TransformersModel(tiny().model, tiny().tokenizer, tiny().source, tokens_per_batch=budget)

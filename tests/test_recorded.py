@@ -227,7 +227,7 @@ def test_a_torn_last_line_is_dropped_and_mended_by_the_next_append(path):
         assert [set(json.loads(line)) for line in lines] == [set(json.loads(lines[0]))] * 3
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=4))
 def test_any_text_comes_back_as_it_was(tmp_path, replies):
     """Among them are the characters at which Python, but not JSON, ends a line."""

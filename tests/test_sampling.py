@@ -114,7 +114,7 @@ several_operations = st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_s
 CROSSWORDS = [chain(3), chain(5)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     team=st.one_of(one_operation, several_operations),
     seed=st.integers(0, 2**31),
@@ -160,7 +160,7 @@ def assert_visited_plainly(graph, logits, noise, order, decide):
         assert (taken, considered) == (best.taken[b, 0].tolist(), best.considered[b, 0].tolist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     team=st.one_of(several_operations, st.lists(st.booleans().map(lambda r: Knows(reads=r)), min_size=1, max_size=8)),
     seed=st.integers(0, 2**31),
