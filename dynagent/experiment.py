@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -69,9 +70,16 @@ def prepare(config: RunConfig) -> Experiment:
 
 
 def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
-    """Training and evaluation questions; one that is among both is an error."""
+    """Training and evaluation questions, after a look at what else could be found wrong before anything is loaded.
+
+    A question that is among both is held out from training.
+    """
     for name in (config.agent_llm, config.edge_llm):
         check_model_name(_folder_or_name(name))
+    output = resolve_path(config.output_dir)
+    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"Nothing can be saved in {output}: choose an output_dir that can be written to.")
     source = config.data_source
     if source not in ("package", "hub"):
         source = str(resolve_path(source))

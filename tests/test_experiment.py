@@ -446,3 +446,11 @@ def test_after_a_bf16_training_the_policy_computes_in_single_precision():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"ToyPolicy", "StaticEdgePolicy"} <= set(done.stdout.split())
+
+
+def test_an_output_folder_that_cannot_be_is_found_before_anything_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(experiment, "load_questions", lambda *_: pytest.fail("questions were loaded"))
+    config = RunConfig(dataset="sample", output_dir=str(tmp_path / "file" / "runs"))
+    with pytest.raises(ValueError, match=r"choose an output_dir that can be written to\.$"):
+        load_split_questions(config)
