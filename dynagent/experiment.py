@@ -16,12 +16,12 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from dynagent.agents import Adversarial, Constant, MajorityVote, Specialist, Truthful
+from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, MajorityVote, Specialist, Truthful
 from dynagent.config import RunConfig, resolve_path
 from dynagent.evaluate import Evaluation, agent_accuracies, compare_wirings, comparisons, truthful_ratio
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
-from dynagent.llm import load_llm
+from dynagent.llm import TransformersModel, load_llm
 from dynagent.llm.features import QuestionReader
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.results import (
@@ -39,8 +39,6 @@ from dynagent.train import History, train
 
 log = logging.getLogger(__name__)
 
-AREAS = ("stem", "humanities", "social_sciences", "other")
-LANGUAGES = ("en", "zh")
 STATIC_LEARNING_RATE = 0.1  # the paper's, for the static policy beside a dynamic one
 
 
@@ -123,9 +121,12 @@ def build_graph(config: RunConfig) -> AgentGraph:
 
 
 def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | None = None) -> Policy:
-    """The configured edge policy, untrained; on the edge LLM of `reader`, if that is already loaded."""
+    """The configured edge policy, untrained; on the LLM of `reader`, or the agents' own if it is the same."""
     if config.edge_policy == "static":
         return StaticEdgePolicy.for_graph(graph, config.initial_probability)
+    if reader is None and config.edge_llm == config.agent_llm:
+        loaded = [llm.model for llm in used_llms(graph) if isinstance(llm.model, TransformersModel)]
+        reader = QuestionReader(loaded[0]) if loaded else None
     return EdgePolicy.from_backbone(
         reader or _folder_or_name(config.edge_llm),
         graph,

@@ -70,7 +70,7 @@ def plot_edge_probs(edge_probs: Tensor, graph: AgentGraph, title: str = "") -> F
     return figure
 
 
-def plot_by_subject(edge_probs: Tensor, shuffled: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> Figure:
+def plot_by_area(edge_probs: Tensor, shuffled: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> Figure:
     """Mean probability of every agent's edge into the decision for each area of knowledge, beside the control.
 
     Args:

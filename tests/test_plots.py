@@ -21,7 +21,7 @@ from dynagent.graph import AgentGraph
 from dynagent.plots import (
     COLOURS,
     group_colours,
-    plot_by_subject,
+    plot_by_area,
     plot_edge_probs,
     plot_graphs,
     plot_training,
@@ -146,7 +146,7 @@ def test_areas_beside_the_control():
     questions = [SimpleNamespace(area=area) for area in ("stem", "other", "stem", "humanities", "other", "stem")]
     probs = random_probs(graph, 6)
     shuffled = probs.roll(1, 0)
-    figure = plot_by_subject(probs, shuffled, graph, questions)
+    figure = plot_by_area(probs, shuffled, graph, questions)
     assert isinstance(figure, Figure)
     left, right = figure.axes[:2]
     assert [ax.get_title() for ax in (left, right)] == ["questions", "control: shuffled"]
@@ -211,7 +211,7 @@ def draw_edge_probs():
 
 def draw_by_subject():
     probs, questions = random_probs(mixed_graph(), 2), [SimpleNamespace(area="stem"), SimpleNamespace(area="other")]
-    return plot_by_subject(probs, probs, mixed_graph(), questions)
+    return plot_by_area(probs, probs, mixed_graph(), questions)
 
 
 def draw_graphs():

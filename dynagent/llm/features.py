@@ -30,6 +30,7 @@ class QuestionReader:
         self.model = model
         self.path = path or cache_dir() / "features" / f"{model.identity}.safetensors"
         self.forwards = 0
+        self._known: dict[str, Tensor] = {}  # [3, H] for each question id
 
     @classmethod
     def load(cls, name: str, **options: Any) -> QuestionReader:
@@ -46,14 +47,15 @@ class QuestionReader:
         if readout not in READOUTS:
             raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
         distinct = {question.id: question for question in questions}
-        known = _load(self.path)
-        if distinct.keys() - known.keys():
+        if distinct.keys() - self._known.keys():
+            self._known = _load(self.path)
+        if distinct.keys() - self._known.keys():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
-                known = _load(self.path)
-                self._compute(list(distinct.values()), known)
-                _save(self.path, known)
-        return torch.stack([known[question.id][READOUTS.index(readout)] for question in questions])
+                self._known = _load(self.path)
+                self._compute(list(distinct.values()), self._known)
+                _save(self.path, self._known)
+        return torch.stack([self._known[question.id][READOUTS.index(readout)] for question in questions])
 
     def _compute(self, questions: list[Any], known: dict[str, Tensor]) -> None:
         """Run every batch that lacks a question, and add what was missing."""
