@@ -80,6 +80,10 @@ train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iteration
 record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
 	$(BIN)/python -m dynagent.record $(ARGS)
 
+.PHONY: learner
+learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
+	$(BIN)/python -m experiments.learner $(ARGS)
+
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)
@@ -103,6 +107,10 @@ test-slow: install ## the tests that take minutes
 .PHONY: bench-first-run
 bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home
 	$(BIN)/python tests/benchmarks/first_run.py
+
+.PHONY: bench-tuning
+bench-tuning: install ## does training the edge LLM pay? head, LoRA and full compared (half an hour; ARGS="--num-train 80")
+	$(BIN)/python tests/benchmarks/tuning.py $(ARGS)
 
 .PHONY: lint
 lint: install ## ruff (lint and format) and mypy

@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dynagent.agents import Adversarial as Adversarial
     from dynagent.agents import Constant as Constant
-    from dynagent.agents import MajorityVote as MajorityVote
     from dynagent.agents import Specialist as Specialist
     from dynagent.agents import Truthful as Truthful
     from dynagent.config import RunConfig as RunConfig
     from dynagent.config import TrainConfig as TrainConfig
+    from dynagent.decision import MajorityVote as MajorityVote
     from dynagent.graph import AgentGraph as AgentGraph
     from dynagent.llm import load_llm as load_llm
     from dynagent.policy import EdgePolicy as EdgePolicy
@@ -42,7 +42,7 @@ _MODULE_OF = {
     "Adversarial": "agents",
     "Specialist": "agents",
     "Constant": "agents",
-    "MajorityVote": "agents",
+    "MajorityVote": "decision",
     "RunConfig": "config",
     "TrainConfig": "config",
     "RunRecord": "results",

@@ -1,4 +1,4 @@
-"""Agents and the decision: from a question and messages to a request, from a reply to an answer.
+"""Agents: from a question and messages to a request, from a reply to an answer.
 
 Every agent answers a multiple-choice question with the index of an option, or not at all (`UNPARSABLE`).
 With `mode` an agent chooses how its language model is asked:
@@ -15,23 +15,24 @@ agents draw their own answers.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dynagent.llm.base import Chat, Reply, Request
+from dynagent.llm.recorded import OriginRequest
+from dynagent.tasks.letters import parse_letter
 from dynagent.tasks.multiple_choice import LETTERS
+from dynagent.tasks.recorded import RecordedQuestion
 
-UNPARSABLE = -1
-NOT_ASKED = -2
 MODES = ("options", "letter", "text")
-LYING = ("least_likely", "asked")
+LYING = ("least_likely", "asked", "colluding")
 AREAS = ("stem", "humanities", "social_sciences", "other")
 LANGUAGES = ("en", "zh")
 
@@ -61,6 +62,23 @@ class Message:
     text: str = ""
 
 
+@lru_cache
+def _version(template: str) -> str:
+    return hashlib.sha256(template.encode()).hexdigest()[:8]
+
+
+def _scores(log_probs: tuple[float, ...], tokens: tuple[int, ...] | None) -> Tensor:
+    """Log-likelihood of every option, where tokens are given for each of them: [C]."""
+    scores = torch.tensor(log_probs, dtype=torch.float64)
+    return scores if tokens is None else scores / torch.tensor(tokens)
+
+
+@lru_cache(maxsize=1 << 16)  # the agents of one kind share it
+def _softmax(log_probs: tuple[float, ...], tokens: tuple[int, ...] | None, temperature: float) -> tuple[float, ...]:
+    """Probabilities of the options; a negative temperature turns the scores round."""
+    return tuple((_scores(log_probs, tokens) / temperature).softmax(-1).tolist())
+
+
 @dataclass(frozen=True)
 class Truthful:
     """An agent that tries to answer rightly.
@@ -70,8 +88,9 @@ class Truthful:
         mode: how it is asked, see the module's first lines.
         temperature: of the draw, in units of the scores: nats per token ("options"), nats ("letter").
         reads: whether the answers of its predecessors enter its prompt (modes "letter" and "text").
-        lying: how it misleads where it means to: "least_likely" turns the truthful scores round, "asked" asks the
-            model for a wrong option, as mode "text" always does.
+        lying: how it misleads where it means to: "least_likely" turns the truthful scores round; "asked" asks the
+            model for a wrong option, as mode "text" always does; "colluding" names the option that is least likely by
+            the truthful scores among the wrong ones, so that all who collude agree and none is ever right.
     """
 
     llm: Any = field(repr=False)
@@ -89,6 +108,8 @@ class Truthful:
             raise ValueError(f"An agent's lying is one of {', '.join(LYING)}, not {self.lying!r}.")
         if self.lying == "asked" and self.mode == "options":
             raise ValueError("Mode 'options' cannot ask for a wrong option: use 'letter' or 'text', or 'least_likely'.")
+        if self.lying == "colluding" and self.mode == "text":
+            raise ValueError("Mode 'text' has no likelihoods for colluders to compare: use 'options' or 'letter'.")
         if not self.temperature > 0:
             raise ValueError(f"An agent's temperature is positive, not {self.temperature}.")
         if self.reads and self.mode == "options":
@@ -106,9 +127,17 @@ class Truthful:
         """What to ask the language model."""
         kind = (self.mode, self.asks_for_wrong(question))
         template = TEMPLATES[kind]
-        version = hashlib.sha256(template.encode()).hexdigest()[:8]
+        version = _version(template)
         heard = "".join(f"\n{m.sender} says {m.answer}. {m.text}".rstrip() for m in messages)
         origin = (self.mode, "wrong" if kind[1] else "right", version, question.id, heard)
+        if isinstance(question, RecordedQuestion):
+            drawn = self.mode == "text"  # by the model
+            return OriginRequest(
+                temperature=self.temperature if drawn else 0.0,
+                sample=sample if drawn else 0,
+                origin=origin,
+                question=question,
+            )
         if self.mode == "options":
             prompt = template.replace("{question}", question.text)
             return Request(prompt, tuple(f" {option}" for option in question.options), origin=origin)
@@ -120,13 +149,18 @@ class Truthful:
 
     def option_probs(self, question: Any, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
+        return torch.tensor(self._option_probs(question, reply), dtype=torch.float64)
+
+    def _option_probs(self, question: Any, reply: Reply) -> tuple[float, ...]:
         assert reply.log_probs is not None
-        scores = torch.tensor(reply.log_probs, dtype=torch.float64)
-        if self.mode == "options":
-            scores = scores / torch.tensor(reply.option_tokens)
-        inverted = not self.tells_truth(question) and not self.asks_for_wrong(question)
-        sign = -1 if inverted else 1
-        return (sign * scores / self.temperature).softmax(-1)
+        tokens = reply.option_tokens if self.mode == "options" else None
+        misleads = not self.tells_truth(question) and not self.asks_for_wrong(question)
+        if misleads and self.lying == "colluding":
+            scores = _scores(reply.log_probs, tokens).tolist()
+            wrong = [option for option in range(len(scores)) if option != question.answer]
+            chosen = min(wrong, key=scores.__getitem__)
+            return tuple(float(option == chosen) for option in range(len(scores)))
+        return _softmax(reply.log_probs, tokens, -self.temperature if misleads else self.temperature)
 
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
         """The index of the chosen option, or `UNPARSABLE`.
@@ -136,8 +170,8 @@ class Truthful:
         """
         if self.mode == "text":
             return parse_letter(reply.text or "", len(question.options))
-        cumulative = self.option_probs(question, reply).cumsum(-1)
-        return min(int(torch.searchsorted(cumulative, draw, right=True)), len(question.options) - 1)
+        cumulative = list(accumulate(self._option_probs(question, reply)))
+        return min(bisect_right(cumulative, draw), len(question.options) - 1)
 
 
 @dataclass(frozen=True)
@@ -196,77 +230,3 @@ class Constant:
 
     def answer(self, question: Any, reply: None, draw: float) -> int:
         return LETTERS.index(self.letter)
-
-
-class MajorityVote:
-    """The decision node of MMLU and CMMLU: the most frequent answer among its predecessors, ties at random."""
-
-    name = "MajorityVote"
-
-    def option_probs(self, answers: Tensor, num_options: int) -> Tensor:
-        """Probability of each option to be the outcome: ties are split evenly.
-
-        Args:
-            answers: [..., N] option indices; a negative entry is no vote.
-
-        Returns:
-            [..., C]; all zero where nobody voted, since then there is no answer.
-        """
-        options = torch.arange(num_options, device=answers.device)
-        votes = (answers[..., None] == options).sum(-2)  # [..., C]
-        winners = (votes == votes.amax(-1, keepdim=True)) & (votes > 0)
-        return winners / winners.sum(-1, keepdim=True).clamp(min=1)
-
-
-def parse_letter(text: str, num_options: int) -> int:
-    """The option that a written reply names, or `UNPARSABLE`.
-
-    In this order: the key "answer" of a JSON object; the letter after a word such as "answer" or "答案"; the only
-    capital letter that stands alone, unless it reads as the English article. Two different letters are no answer.
-    Full-width letters are normalised.
-
-    >>> [parse_letter(t, 4) for t in ('{"answer": "b"}', "Answer: C", "(D).", "d", "A or B", "A cat sat down.")]
-    [1, 2, 3, 3, -1, -1]
-    """
-    if not text.isascii():  # one character after the other, since a long run of accents takes quadratic time
-        text = "".join(unicodedata.normalize("NFKC", character) for character in text)
-    text = text.strip()
-    objects = [found for found in re.findall(r"\{[^{}]*\}", text) if '"answer"' in found]
-    answers = [answer for found in objects if (answer := _json_answer(found)) is not None]
-    if answers:
-        return _letter_index(answers, num_options)
-    bare = text.strip(" ().*:")
-    if len(bare) == 1:
-        return _letter_index([bare], num_options)
-    named = _NAMED_LETTER.findall(text)
-    if not named:
-        named = _LONE_CAPITAL.findall(text)
-        if set(named) == {"A"} and _ARTICLE.search(text):
-            return UNPARSABLE
-    return _letter_index(named, num_options)
-
-
-_JOINED = "0-9A-Za-zÀ-ɏ\u0300-\u036f"  # what a letter that stands alone does not touch: digits, Latin script, accents
-_NOT_JOINED = rf"(?!['’]?[{_JOINED}])"
-_LONE_CAPITAL = re.compile(rf"(?<![{_JOINED}])[A-D]{_NOT_JOINED}")
-_ARTICLE = re.compile(rf"(?<![{_JOINED}])A (?!is\b|because\b|since\b)[a-z]")
-_NAMED_LETTER = re.compile(
-    r"(?:\b(?i:answer|option)(?! (?:is|are) a [a-z])|答案|选项|选)"
-    rf"[^\w\n]{{0,4}}(?:is|are|是|为)?[^\w\n]{{0,4}}([A-Da-d]){_NOT_JOINED}"
-)
-
-
-def _json_answer(text: str) -> str | None:
-    """The value of the key "answer", or None where the text is no JSON object that has one."""
-    try:
-        value = json.loads(text).get("answer")
-        return None if value is None else str(value).strip(" ().")
-    except (ValueError, RecursionError):  # too many digits, too many brackets
-        return None
-
-
-def _letter_index(letters: list[str], num_options: int) -> int:
-    distinct = {letter.upper() for letter in letters}
-    letter = distinct.pop() if len(distinct) == 1 else ""
-    index = LETTERS.find(letter) if len(letter) == 1 else UNPARSABLE
-    return index if index < num_options else UNPARSABLE

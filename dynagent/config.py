@@ -3,98 +3,17 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dynagent.estimators import BASELINES
-
-STREAMS = ("data", "graphs", "init", "evaluation")
-
-
-def nearest(name: object, known: Collection[str]) -> str:
-    """A hint for an unknown name: the closest known one, and all of them."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}Known: {', '.join(sorted(known))}."
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """The training loop's part of a run.
-
-    Attributes:
-        num_iterations: optimiser steps.
-        batch_size: questions a step, over all processes together.
-        graphs_per_question: K, graphs drawn for each question of a batch.
-        learning_rate: of Adam.
-        baseline: "none" (as published), "moving_average" or "leave_one_out".
-        sparsity: weight of the expected number of edges in the loss.
-        order, decide: see `dynagent.sampling.sample_dags`.
-        mixed_precision: "no" or "bf16", of Accelerate.
-        seed: of data order, graphs, agents' draws and initialisation, each with a generator of its own.
-    """
-
-    num_iterations: int = 200
-    batch_size: int = 4
-    graphs_per_question: int = 16
-    learning_rate: float = 0.1
-    baseline: str = "leave_one_out"
-    sparsity: float = 0.0
-    order: str = "random"
-    decide: str = "effective"
-    mixed_precision: str = "no"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("num_iterations", "batch_size", "graphs_per_question"):
-            self._whole(name, at_least=1)
-        self._whole("seed", at_least=0)
-        for name in ("learning_rate", "sparsity", "temperature", "initial_probability"):
-            if type(getattr(self, name, None)) is int:  # 1 and 1.0 are the same run
-                object.__setattr__(self, name, float(getattr(self, name)))
-        self._real("learning_rate", above=0)
-        self._real("sparsity", at_least=0)
-        self._one_of("baseline", BASELINES)
-        self._one_of("order", ("random", "fixed"))
-        self._one_of("decide", ("effective", "all"))
-        self._one_of("mixed_precision", ("no", "bf16"))
-        if self.baseline == "leave_one_out" and self.graphs_per_question < 2:
-            raise ValueError(
-                "The baseline 'leave_one_out' compares the graphs of one question: set graphs_per_question to 2 "
-                "or more, or choose another baseline."
-            )
-
-    def stream(self, name: str) -> int:
-        """The seed of one of the run's independent random generators, by the name of what it draws."""
-        return self.seed * len(STREAMS) + STREAMS.index(name)
-
-    def generator(self, name: str) -> torch.Generator:
-        """A new generator at the start of a stream."""
-        return torch.Generator().manual_seed(self.stream(name))
-
-    def _whole(self, name: str, at_least: int, or_else: str = "") -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value < 2**32:
-            raise ValueError(f"{name} has to be a whole number of {at_least} or more{or_else}, not {value!r}.")
-
-    def _real(self, name: str, at_least: float | None = None, above: float = float("-inf")) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not above < value < float("inf") or (at_least is not None and value < at_least):
-            bound = f"of {at_least} or more" if at_least is not None else f"above {above}"
-            raise ValueError(f"{name} has to be a finite number {bound}, not {value!r}.")
-
-    def _one_of(self, name: str, known: Sequence[str]) -> None:
-        value = getattr(self, name)
-        if value not in known:
-            raise ValueError(f"{name} {value!r} is not known; {nearest(value, known)}")
+from dynagent.presets import PRESETS as PRESETS
+from dynagent.train_config import STREAMS as STREAMS
+from dynagent.train_config import TrainConfig as TrainConfig
+from dynagent.train_config import nearest as nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,27 +21,33 @@ class RunConfig(TrainConfig):
     """All parameters of a run: those of `notebooks/train.ipynb` and of `python -m dynagent.train run.json`.
 
     Attributes:
-        dataset: "mmlu", "cmmlu" or "sample" (questions that come with this package).
-        data_source: "package" (pinned), "hub", or a folder in the data set's official layout.
+        dataset: "mmlu", "cmmlu", "mixed" (both, half and half) or "sample" (questions that come with this package).
+        data_source: "package" (pinned), "hub", a folder in the data set's official layout, or "recordings": replay of
+            what `make record` left in the folder `recordings`, which needs neither data nor models.
+        cmmlu_source: "hub" or a folder, of the Chinese half of "mixed"; data_source is then that of the English one.
         train_split, eval_split: see `dynagent.tasks.load_questions`.
         train_limit, eval_limit: at most so many questions, or "all".
         team: "adversarial" (truthful and adversarial agents), "specialists" (truthful in one area of knowledge,
             adversarial outside) or "languages" (the same for English and Chinese).
         num_truthful, num_adversarial: agents of the team "adversarial".
         num_per_domain: agents for each area or language of the other two teams.
-        adversary: how an agent misleads: "least_likely" option, "asked" for a wrong one (modes "letter" and "text"), or
+        adversary: how an agent misleads: "least_likely", "asked" or "colluding", see `dynagent.agents.Truthful`; or
             "constant", always A (team "adversarial", as released).
         edge_llm, agent_llm: alias, hub id or folder.
         agent_mode, temperature: see `dynagent.agents`.
         edge_policy: "dynamic" (the edge LLM) or "static" (one logit an edge).
-        readout, standardize, head_init: see `dynagent.policy.EdgePolicy`.
-        initial_probability: of every edge before training.
+        readout, standardize, head_init, head: see `dynagent.policy.EdgePolicy`.
+        tune: "head" trains the head alone, "lora" also adapters in the edge LLM, "full" all of it: `dynagent.tuning`.
+        initial_probability: of every edge before training, or "auto": see `dynagent.policy.initial_probability`.
         output_dir: where runs are saved; a relative path starts at the project's root.
     """
 
+    bias_speed: float = 3.0  # agents on real, small language models are hard to tell apart
     preset: str = "laptop"
     dataset: str = "mmlu"
     data_source: str = "package"
+    cmmlu_source: str = "hub"
+    recordings: str = "results/recordings"
     train_split: str = "train"
     eval_split: str = "test"
     train_limit: int | str = "all"
@@ -137,18 +62,20 @@ class RunConfig(TrainConfig):
     agent_mode: str = "options"
     temperature: float = 0.2
     edge_policy: str = "dynamic"
-    readout: str = "last_hidden"
+    readout: str = "mean_hidden"
     standardize: bool = True
     head_init: str = "zero"
-    initial_probability: float = 0.5
+    head: str = "per_edge"
+    tune: str = "head"
+    initial_probability: float | str = "auto"
     output_dir: str = "results/runs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._one_of("preset", tuple(PRESETS))
-        self._one_of("dataset", ("mmlu", "cmmlu", "sample"))
+        self._one_of("dataset", ("mmlu", "cmmlu", "mixed", "sample"))
         self._one_of("team", ("specialists", "languages", "adversarial"))
-        self._one_of("adversary", ("least_likely", "asked", "constant"))
+        self._one_of("adversary", ("least_likely", "asked", "colluding", "constant"))
         self._one_of("agent_mode", ("options", "letter", "text"))
         self._one_of("edge_policy", ("dynamic", "static"))
         self._one_of("readout", ("last_hidden", "mean_hidden", "mean_embedding"))
@@ -160,17 +87,34 @@ class RunConfig(TrainConfig):
         for name in ("num_truthful", "num_adversarial"):
             self._whole(name, at_least=0)
         self._whole("num_per_domain", at_least=1)
-        self._real("initial_probability", above=0)
-        if self.initial_probability >= 1:
+        self._one_of("head", ("per_edge", "agent_aware"))
+        if self.head == "agent_aware" and self.head_init != "zero":
+            raise ValueError("head 'agent_aware' starts at zero: leave head_init at 'zero'.")
+        if self.adversary == "constant" and self.team != "adversarial":
+            raise ValueError("adversary 'constant' is for the team 'adversarial': a specialist has to know better.")
+        self._one_of("tune", ("head", "lora", "full"))
+        if self.tune != "head" and (self.edge_policy, self.head) != ("dynamic", "per_edge"):
+            raise ValueError(
+                f"tune {self.tune!r} needs edge_policy 'dynamic' and head 'per_edge': set them, or tune 'head'."
+            )
+        if self.initial_probability != "auto":
+            self._real("initial_probability", above=0)
+        if isinstance(self.initial_probability, float) and self.initial_probability >= 1:
             raise ValueError(
                 "initial_probability has to lie strictly between 0 and 1, since a sure edge cannot be learned "
                 f"about; it is {self.initial_probability!r}."
             )
         if self.adversary == "asked" and self.agent_mode == "options":
             raise ValueError("adversary 'asked' needs a prompt that asks: set agent_mode to 'letter' or 'text'.")
+        if self.adversary == "colluding" and self.agent_mode == "text":
+            raise ValueError("adversary 'colluding' compares likelihoods: set agent_mode to 'options' or 'letter'.")
+        for name, value in (("agent_mode", "text"), ("dataset", "sample"), ("tune", "lora"), ("tune", "full")):
+            if self.data_source == "recordings" and getattr(self, name) == value:
+                raise ValueError(f"{name} {value!r} is not on record: choose another, or another data_source.")
         if self.team == "adversarial" and self.num_truthful + self.num_adversarial == 0:
             raise ValueError("The team has no agents: set num_truthful or num_adversarial to 1 or more.")
-        for name in ("data_source", "edge_llm", "agent_llm", "output_dir", "train_split", "eval_split"):
+        texts = ("data_source", "cmmlu_source", "recordings", "edge_llm", "agent_llm", "output_dir", "train_split")
+        for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
         if not isinstance(self.standardize, bool):
@@ -232,31 +176,6 @@ class RunConfig(TrainConfig):
             changed = {"preset": self.preset} | changed
         options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())
         return f"papermill notebooks/train.ipynb out.ipynb {options}"
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"train_limit": 64, "eval_limit": 64, "num_iterations": 30},
-    "laptop": {},
-    "paper": {
-        "data_source": "hub",
-        "train_split": "dev",
-        "eval_split": "val",
-        "eval_limit": 1000,
-        "num_truthful": 8,
-        "num_adversarial": 8,
-        "adversary": "constant",
-        "edge_llm": "google/gemma-2b",
-        "agent_llm": "google/gemma-7b-it",
-        "agent_mode": "text",
-        "graphs_per_question": 1,
-        "baseline": "none",
-        "learning_rate": 1e-4,
-        "order": "fixed",
-        "decide": "all",
-        "standardize": False,
-        "head_init": "default",
-    },
-}
 
 
 def project_root() -> Path:

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from dynagent.config import TrainConfig
 from dynagent.execution import Outcome, Runner
 from dynagent.graph import AgentGraph
+from dynagent.intervals import Estimate as Estimate
+from dynagent.intervals import conclusion as conclusion
+from dynagent.intervals import mean_interval as mean_interval
 from dynagent.policy import Policy, StaticEdgePolicy
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 256  # questions whose graphs are held in memory at a time
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval over n questions."""
-
-    mean: float
-    ci_low: float
-    ci_high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}], n = {self.n}"
 
 
 @dataclass(frozen=True)
@@ -170,32 +158,11 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
     return accuracies
 
 
-def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean with a 95 % bootstrap percentile interval."""
-    sample = np.asarray(values, dtype=float)
-    mean = float(sample.mean())
-    if len(sample) < 2 or np.ptp(sample) == 0:
-        return Estimate(mean, mean, mean, len(sample))
-    interval = stats.bootstrap(
-        (sample,), np.mean, n_resamples=num_resamples, batch=100, method="percentile", rng=seed
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), len(sample))
-
-
 def difference(one: Evaluation, other: Evaluation) -> Estimate:
     """Mean score of `one` minus `other` with its interval, paired on the same questions in the same order."""
     if len(one.scores) != len(other.scores):
         raise ValueError("A paired comparison needs both evaluations on the same questions.")
     return mean_interval(one.scores - other.scores)
-
-
-def conclusion(effect: Estimate) -> str:
-    """What a difference allows to say: nothing, where its interval contains zero."""
-    if effect.ci_low > 0:
-        return f"gains {effect.mean:+.3f} (95 % interval above zero)"
-    if effect.ci_high < 0:
-        return f"loses {effect.mean:+.3f} (95 % interval below zero)"
-    return f"makes no difference that {effect.n} questions can show ({effect.mean:+.3f}, the interval contains zero)"
 
 
 def contrasting_pair(edge_probs: Tensor) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynagent.agents import LETTERS, NOT_ASKED, Message
+from dynagent.agents import LETTERS, Message
+from dynagent.decision import NOT_ASKED
+from dynagent.estimators import enumerated_utility, local_expectation
 from dynagent.graph import AgentGraph
 from dynagent.llm import Reply
 
@@ -78,11 +80,43 @@ class Runner:
             self._run_readers(questions, heard, asked & reads, answers)
 
         votes = heard[..., :-1, self.graph.decision_node]
-        options = max(len(question.options) for question in questions)
-        option_probs = self.graph.decision.option_probs(torch.where(votes, answers, NOT_ASKED), options)
-        right = torch.tensor([question.answer for question in questions])
-        utility = option_probs[torch.arange(len(questions)), :, right]
-        return Outcome(utility, answers, asked, option_probs)
+        option_probs = self.graph.decision.option_probs(torch.where(votes, answers, NOT_ASKED), _num_options(questions))
+        return Outcome(_of_the_right_option(option_probs, questions), answers, asked, option_probs)
+
+    def expected_utility(self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Utility averaged over the graphs that the probabilities make, differentiable in them: [B].
+
+        It is exact, or with `noise` a quantity whose gradient is so in expectation (`local_expectation`).
+
+        Args:
+            questions: B questions.
+            edge_probs: [B, E].
+            noise: [B, K, N] uniform numbers.
+
+        Raises:
+            ValueError: if an agent reads others, so that edges between agents matter, too.
+        """
+        if any(agent.reads for agent in self.graph.team):
+            raise ValueError(
+                "The estimators 'exact' and 'local_expectation' are for agents that do not read each other: choose "
+                "'leave_one_out' for this team."
+            )
+        decision, num_agents = self.graph.decision, len(self.graph.team)
+        self.prepare(questions)
+        answers = torch.tensor([[self._answers[q.id, n, ()][0] for n in range(num_agents)] for q in questions])
+        vote_probs = edge_probs[:, self.graph.decision_edges.to(edge_probs.device)]  # [B, N]
+        answers, num_options = answers.to(edge_probs.device), _num_options(questions)
+        if noise is None and hasattr(decision, "expected_option_probs"):
+            expected = decision.expected_option_probs(vote_probs, answers, num_options)
+            return _of_the_right_option(expected[:, None], questions)[:, 0]
+
+        def utility_of(votes: Tensor) -> Tensor:
+            option_probs = decision.option_probs(torch.where(votes, answers[:, None], NOT_ASKED), num_options)
+            return _of_the_right_option(option_probs, questions)
+
+        if noise is None:
+            return enumerated_utility(vote_probs, utility_of)
+        return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device))
 
     def _run_readers(self, questions: Sequence[Any], adjacency: Tensor, asked: Tensor, answers: Tensor) -> None:
         """Fill in the answers of agents that read, in waves: a wave's predecessors have all spoken."""
@@ -136,6 +170,15 @@ class Runner:
         """Uniform in [0, 1), from the seed, the question and the agent's position."""
         digest = hashlib.sha256(f"{self.seed}/{question_id}/{node}".encode()).digest()
         return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _num_options(questions: Sequence[Any]) -> int:
+    return max(len(question.options) for question in questions)
+
+
+def _of_the_right_option(option_probs: Tensor, questions: Sequence[Any]) -> Tensor:
+    """[B, K] from [B, K, C]."""
+    return option_probs[torch.arange(len(questions)), :, [question.answer for question in questions]]
 
 
 def ancestors(adjacency: Tensor, node: int) -> Tensor:

@@ -1,4 +1,13 @@
-"""From a run's parameters to its parts: questions, team, graph, policy, and the comparison of all wirings."""
+"""From a run's parameters to its parts: questions, team, graph and policy; and all of a run.
+
+Many seeds on what is loaded once:
+
+    experiment = prepare(config)
+    for seed in range(5):
+        experiment = again(experiment, seed=seed)
+        policies, history = train_all(experiment)
+        results = compare_wirings(policies, experiment.eval_questions, experiment.runner, experiment.config)
+"""
 
 from __future__ import annotations
 
@@ -7,56 +16,46 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, MajorityVote, Specialist, Truthful
+from dynagent.agent_aware import AgentAwarePolicy
+from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.config import RunConfig, resolve_path
-from dynagent.evaluate import Evaluation, agent_accuracies, compare_wirings, comparisons, truthful_ratio
+from dynagent.decision import MajorityVote
+from dynagent.evaluate import compare_wirings
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
-from dynagent.llm import TransformersModel, load_llm
-from dynagent.llm.features import QuestionReader
-from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
-from dynagent.results import (
-    RunRecord,
-    describe,
-    elapsed,
-    peak_memory_gb,
-    questions_digest,
-    run_folder,
-    summary,
-)
-from dynagent.sources import Source, check_model_name
+from dynagent.llm import Recorded, RecordedAnswers, TransformersModel, load_llm
+from dynagent.llm.features import QuestionReader, RecordedReader
+from dynagent.llm.recorded import recorded_file
+from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy, initial_probability
+from dynagent.results import summary
+from dynagent.runs import Experiment as Experiment
+from dynagent.runs import save_run as save_run
+from dynagent.runs import used_llms as used_llms
+from dynagent.runs import used_sources as used_sources
+from dynagent.sources import check_model_name
 from dynagent.tasks import Questions, load_questions
+from dynagent.tasks.mixed import half_and_half
+from dynagent.tasks.recorded import load_recorded
 from dynagent.train import History, train
+from dynagent.tuning import TunedEdgePolicy
 
 log = logging.getLogger(__name__)
 
 STATIC_LEARNING_RATE = 0.1  # the paper's, for the static policy beside a dynamic one
-
-
-@dataclass
-class Experiment:
-    """The parts of a run, ready to train and evaluate."""
-
-    config: RunConfig
-    train_questions: Questions
-    eval_questions: Questions
-    graph: AgentGraph
-    policy: Policy
-    runner: Runner
-
-    @property
-    def reader(self) -> QuestionReader | None:
-        """The edge LLM, loaded; a static policy has none."""
-        return self.policy.reader if isinstance(self.policy, EdgePolicy) else None
+HEADS: dict[str, type[EdgePolicy]] = {"per_edge": EdgePolicy, "agent_aware": AgentAwarePolicy}
+# What an experiment has loaded depends on these.
+LOADED_BY = (
+    "dataset", "data_source", "cmmlu_source", "recordings", "train_split", "eval_split", "train_limit", "eval_limit",
+    "edge_llm", "agent_llm",
+)  # fmt: skip
 
 
 def prepare(config: RunConfig) -> Experiment:
@@ -67,25 +66,35 @@ def prepare(config: RunConfig) -> Experiment:
     return Experiment(config, train_questions, eval_questions, graph, policy, Runner(graph, config.seed))
 
 
+def again(experiment: Experiment, **changes: Any) -> Experiment:
+    """The same questions, language models and features with other parameters, untrained: another seed, for example.
+
+    Raises:
+        ValueError: for a parameter that needs something else to be loaded.
+    """
+    for name in LOADED_BY:
+        if name in changes and changes[name] != getattr(experiment.config, name):
+            raise ValueError(f"Another {name} needs other parts: load them with prepare().")
+    config = replace(experiment.config, **changes)
+    graph = build_graph(config, next(iter(used_llms(experiment.graph)), None))
+    policy = build_policy(config, graph, experiment.reader)
+    return replace(experiment, config=config, graph=graph, policy=policy, runner=Runner(graph, config.seed))
+
+
 def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     """Training and evaluation questions, after a look at what else could be found wrong before anything is loaded.
 
     A question that is among both is held out from training.
     """
-    for name in (config.agent_llm, config.edge_llm):
-        check_model_name(_folder_or_name(name))
+    if config.data_source != "recordings":
+        for name in (config.agent_llm, config.edge_llm):
+            check_model_name(_folder_or_name(name))
     output = resolve_path(config.output_dir)
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ValueError(f"Nothing can be saved in {output}: choose an output_dir that can be written to.")
-    source = config.data_source
-    if source not in ("package", "hub"):
-        source = str(resolve_path(source))
-    wanted = ((config.train_split, config.train_limit), (config.eval_split, config.eval_limit))
-    train, held_out = (
-        load_questions(config.dataset, split, source, limit if isinstance(limit, int) else None)
-        for split, limit in wanted
-    )
+    train = load_split(config, config.train_split, config.train_limit)
+    held_out = load_split(config, config.eval_split, config.eval_limit)
     shared = {question.id for question in train} & {question.id for question in held_out}
     if len(shared) == len(train):
         raise ValueError(
@@ -100,15 +109,39 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     return train, held_out
 
 
+def load_split(config: RunConfig, split: str, limit: int | str) -> Questions:
+    """Questions of one split; of "mixed", MMLU's and CMMLU's in turn, for "train" CMMLU's dev split."""
+    most = limit if isinstance(limit, int) else None
+    if config.dataset != "mixed":
+        return _load_one(config, config.dataset, split, config.data_source, most)
+    each = None if most is None else (most + 1) // 2
+    english = _load_one(config, "mmlu", split, config.data_source, each)
+    chinese_split = "dev" if split == "train" else split
+    return half_and_half(english, _load_one(config, "cmmlu", chinese_split, config.cmmlu_source, each), most)
+
+
+def _load_one(config: RunConfig, dataset: str, split: str, source: str, limit: int | None) -> Questions:
+    if config.data_source == "recordings":
+        return load_recorded(resolve_path(config.recordings), dataset, split, limit)
+    return load_questions(dataset, split, source if source in ("package", "hub") else str(resolve_path(source)), limit)
+
+
 def _folder_or_name(name: str) -> str:
     """A model's folder starts at the project's root, like every path; any other name stays what it is."""
     return str(resolve_path(name)) if resolve_path(name).is_dir() else name
 
 
-def build_graph(config: RunConfig) -> AgentGraph:
-    """The configured team around a majority vote."""
-    llm = load_llm(_folder_or_name(config.agent_llm))
-    lying = "asked" if config.adversary == "asked" else "least_likely"
+def load_agent_llm(config: RunConfig) -> Recorded | RecordedAnswers:
+    """What answers for the agents: a language model, or the record of one."""
+    if config.data_source == "recordings":
+        return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", config.agent_llm))
+    return load_llm(_folder_or_name(config.agent_llm))
+
+
+def build_graph(config: RunConfig, llm: Recorded | RecordedAnswers | None = None) -> AgentGraph:
+    """The configured team around a majority vote; on an LLM that is already loaded, or the configured one."""
+    llm = llm or load_agent_llm(config)
+    lying = "least_likely" if config.adversary == "constant" else config.adversary
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
     team: list[Any]
     if config.team == "adversarial":
@@ -120,22 +153,29 @@ def build_graph(config: RunConfig) -> AgentGraph:
     return AgentGraph(team, MajorityVote())
 
 
-def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | None = None) -> Policy:
+def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | RecordedReader | None = None) -> Policy:
     """The configured edge policy, untrained; on the LLM of `reader`, or the agents' own if it is the same."""
+    probability = config.initial_probability
+    if isinstance(probability, str):  # "auto"
+        probability = initial_probability(graph)
     if config.edge_policy == "static":
-        return StaticEdgePolicy.for_graph(graph, config.initial_probability)
-    if reader is None and config.edge_llm == config.agent_llm:
+        return StaticEdgePolicy.for_graph(graph, probability)
+    if reader is None and config.data_source == "recordings":
+        reader = RecordedReader(recorded_file(resolve_path(config.recordings), "edge", config.edge_llm))
+    elif reader is None and config.edge_llm == config.agent_llm:
         loaded = [llm.model for llm in used_llms(graph) if isinstance(llm.model, TransformersModel)]
         reader = QuestionReader(loaded[0]) if loaded else None
-    return EdgePolicy.from_backbone(
-        reader or _folder_or_name(config.edge_llm),
-        graph,
-        readout=config.readout,
-        initial_probability=config.initial_probability,
-        standardize=config.standardize,
-        head_init=config.head_init,
-        init_seed=config.stream("init"),
-    )
+    options: dict[str, Any] = {
+        "readout": config.readout,
+        "initial_probability": probability,
+        "standardize": config.standardize,
+        "head_init": config.head_init,
+        "init_seed": config.stream("init"),
+    }
+    if config.tune == "head":
+        return HEADS[config.head].from_backbone(reader or _folder_or_name(config.edge_llm), graph, **options)
+    reader = reader or QuestionReader.load(_folder_or_name(config.edge_llm))  # stays beside the copy that is trained
+    return TunedEdgePolicy.from_backbone(reader, graph, tune=config.tune, **options)
 
 
 def train_all(experiment: Experiment, accelerator: Accelerator | None = None) -> tuple[dict[str, Policy], History]:
@@ -145,79 +185,16 @@ def train_all(experiment: Experiment, accelerator: Accelerator | None = None) ->
         The policies "learned", "static" (only beside a dynamic one) and "untrained", and the history of the first.
     """
     config, graph, runner = experiment.config, experiment.graph, experiment.runner
-    untrained = build_policy(config, graph, reader=experiment.reader)
+    untrained = build_policy(replace(config, tune="head"), graph, reader=experiment.reader)  # the same logits
     untrained.fit_standardization(untrained.encode(experiment.train_questions))
     shared: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
     history = train(experiment.policy, graph, experiment.train_questions, config, **shared)
     policies = {"learned": experiment.policy}
     if config.edge_policy == "dynamic":
-        static_config = replace(config, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
+        static_config = replace(config, edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
         policies["static"] = static = build_policy(static_config, graph)
         train(static, graph, experiment.train_questions, static_config, **shared)
     return policies | {"untrained": untrained}, history
-
-
-def save_run(
-    experiment: Experiment, history: History, results: Mapping[str, Evaluation], command: str
-) -> tuple[RunRecord, Path]:
-    """Save the policy and the record of a finished run in its folder; returns the record and the folder."""
-    config, graph, questions = experiment.config, experiment.graph, experiment.eval_questions
-    folder = run_folder(config)
-    experiment.policy.save_pretrained(folder / "policy")
-    edge_probs = results["learned, sampled"].edge_probs
-    assert edge_probs is not None
-    record = RunRecord(
-        parameters=config.to_dict(),
-        command=command,
-        sources=[source.to_dict() for source in used_sources(experiment)],
-        questions={
-            "training": questions_digest(experiment.train_questions),
-            "evaluation": questions_digest(experiment.eval_questions),
-        },
-        metrics=describe(
-            {
-                "wirings": results,
-                "differences": comparisons(results),
-                "agents": agent_accuracies(graph, questions, experiment.runner),
-                "truthful_ratio": truthful_ratio(edge_probs, graph, questions),
-                "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
-            }
-        ),
-        usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
-        history=history.rows,
-        timing={
-            "seconds": elapsed(),
-            "peak_memory_gb": peak_memory_gb(),
-            "model_calls": sum(llm.usage.model_calls for llm in used_llms(graph)),
-            "edge_llm_forwards": experiment.reader.forwards if experiment.reader else 0,
-            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-    record.save(folder)
-    return record, folder
-
-
-def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:
-    """Questions that the edge LLM's features were needed for; each was read once, in this run or before."""
-    if experiment.reader is None:
-        return {}
-    distinct = {question.id for question in (*experiment.train_questions, *experiment.eval_questions)}
-    return {f"edge LLM, {experiment.reader.model.identity}": {"questions": len(distinct)}}
-
-
-def used_llms(graph: AgentGraph) -> list[Any]:
-    """The agents' language models, each once."""
-    models = {id(agent.llm): agent.llm for agent in graph.team if agent.llm is not None}
-    return list(models.values())
-
-
-def used_sources(experiment: Experiment) -> list[Source]:
-    """Where the run's data and weights came from, each once."""
-    sources = [*experiment.train_questions.sources, *experiment.eval_questions.sources]
-    sources += [llm.model.source for llm in used_llms(experiment.graph)]
-    if experiment.reader is not None:
-        sources.append(experiment.reader.model.source)
-    return list(dict.fromkeys(sources))
 
 
 def run_experiment(config: RunConfig, command: str) -> Path | None:

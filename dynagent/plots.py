@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +134,47 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     with plt.rc_context({"svg.hashsalt": name}):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def plot_headroom(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Headroom against the agents' calls that were paid, one line a recipe, with intervals over seeds.
+
+    Args:
+        rows: of the part "curve" of results/learner.json.
+    """
+    figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for colour, marker, recipe in zip(COLOURS, "os^Dv", dict.fromkeys(row["recipe"] for row in rows), strict=False):
+        line = sorted((row for row in rows if row["recipe"] == recipe), key=lambda row: row["agent_calls"])
+        calls, low, high, mean = (
+            [row[name] for row in line] for name in ("agent_calls", "ci_low", "ci_high", "headroom")
+        )
+        ax.plot(calls, mean, marker=marker, color=colour, label=recipe)
+        ax.fill_between(calls, low, high, color=colour, alpha=0.2, linewidth=0)
+    for height, what in ((0, "best static graph"), (1, "best graph for each domain")):
+        ax.axhline(height, color="0.4", linestyle=":", linewidth=1)
+        ax.annotate(what, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.3")
+    ax.set(xlabel="agents' calls", ylabel="headroom", xscale="log", ylim=(-1.6, 1.25))
+    ax.legend(frameon=False, loc="lower right")
+    sns.despine(figure)
+    return figure
+
+
+def plot_sparsity(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy against edges into the decision, one line a recipe, one point for each weight of the penalty.
+
+    Args:
+        rows: of the part "sparsity" of results/learner.json.
+    """
+    figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for colour, marker, recipe in zip(COLOURS, "os^Dv", dict.fromkeys(row["recipe"] for row in rows), strict=False):
+        line = sorted((row["num_votes"], row["accuracy"], row["sparsity"]) for row in rows if row["recipe"] == recipe)
+        edges, accuracy, weights = zip(*line, strict=True)
+        ax.plot(edges, accuracy, marker=marker, color=colour, label=recipe)
+        for point in zip(edges, accuracy, weights, strict=True):
+            ax.annotate(
+                f"{point[2]:g}", point[:2], textcoords="offset points", xytext=(4, -9), fontsize=7, color=colour
+            )
+    ax.set(xlabel="edges into the decision", ylabel="accuracy (exact)")
+    ax.legend(frameon=False, loc="lower right")
+    sns.despine(figure)
+    return figure

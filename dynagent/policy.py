@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dynagent.config import TrainConfig
 from dynagent.graph import AgentGraph
-from dynagent.llm.features import QuestionReader
+from dynagent.llm.features import QuestionReader, RecordedReader
 
 CARD = """---
 {{ card_data }}
@@ -21,8 +23,8 @@ An edge policy of dynagent: it gives every potential edge of a team of language 
 trained on stands in the `record.json` beside its folder.
 
 ```python
-from dynagent import EdgePolicy  # or StaticEdgePolicy
-policy = EdgePolicy.from_pretrained("this folder")
+from {{ module }} import {{ policy_class }}
+policy = {{ policy_class }}.from_pretrained("this folder")
 ```
 """
 
@@ -43,11 +45,35 @@ class Policy(
     def fit_standardization(self, features: Tensor) -> None:
         """Adapt to the training questions' features, [n, H], before training; by default, not at all."""
 
+    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+        """What is trained, in groups of parameters with their learning rate, as an optimiser takes them."""
+        return [{"params": list(self.parameters()), "lr": config.learning_rate}]
+
     def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
         """Edge logits of the questions, without gradient, on the CPU: [B, E]."""
         with torch.no_grad():
             logits: Tensor = self(self.encode(questions).to(next(self.parameters()).device))
         return logits.cpu()
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """What is saved, by name."""
+        return dict(self.state_dict())
+
+    def generate_model_card(self, *arguments: Any, **values: Any) -> Any:
+        """The card in a saved policy's folder; it names the class that loads it."""
+        name = {"module": type(self).__module__, "policy_class": type(self).__name__}
+        return super().generate_model_card(*arguments, **name, **values)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        tensors = load_file(model_file, device=map_location)
+        if tensors.keys() != model.own_tensors().keys():
+            raise ValueError(
+                f"{model_file} does not hold the tensors of the class {cls.__name__}: load it with the class that the "
+                "README.md beside it names, and with the versions of the packages that it was saved with."
+            )
+        model.load_state_dict(tensors, strict=False)  # what is not saved is already there
+        return model.eval()
 
 
 class StaticEdgePolicy(Policy):
@@ -58,8 +84,9 @@ class StaticEdgePolicy(Policy):
         self.edge_logits = nn.Parameter(torch.full((num_edges,), logit(initial_probability)))
 
     @classmethod
-    def for_graph(cls, graph: AgentGraph, initial_probability: float = 0.5) -> StaticEdgePolicy:
-        return cls(graph.num_edges, initial_probability)
+    def for_graph(cls, graph: AgentGraph, probability: float | None = None) -> StaticEdgePolicy:
+        """A new policy, at `initial_probability(graph)` unless a probability is given."""
+        return cls(graph.num_edges, initial_probability(graph) if probability is None else probability)
 
     def encode(self, questions: Sequence[Any]) -> Tensor:
         """A static policy reads nothing: [B, 0]."""
@@ -73,12 +100,14 @@ class StaticEdgePolicy(Policy):
 class EdgePolicy(Policy):
     """edge_logits = W h(x) + b, where h(x) is a frozen language model's reading of the question (arXiv 2406.11555).
 
-    Features are standardised with the mean and the deviation of the training questions and divided by H. One step
-    of Adam, which moves every weight by about the learning rate, then moves W h(x) about as much as b: what holds
-    for all questions is learned as fast as without an LLM, and what holds for one question is not learned by heart.
-    A zero W and a bias of logit(initial_probability) make every edge start at exactly the initial probability.
-    `standardize=False` and `head_init="default"` are the released behaviour: raw hidden states and PyTorch's random
-    initialisation.
+    Features are standardised with the mean and the deviation of the training questions and divided by sqrt(H), so
+    that a question's features have norm 1. A zero W and a bias of logit(initial_probability) make every edge start at
+    exactly the initial probability. `standardize=False` and `head_init="default"` are the released behaviour: raw
+    hidden states and PyTorch's random initialisation.
+
+    The head "per_edge" has one row of W for each edge of its team. The head "agent_aware" makes that row from a
+    description of the edge's two agents, W_ij = V d_ij, so that it also serves teams that it has not seen
+    (`for_team`).
 
     `save_pretrained(folder)` writes the head, the statistics and the backbone's identity, never the backbone;
     `EdgePolicy.from_pretrained(folder)` gives the policy back and loads the backbone when it first reads.
@@ -100,7 +129,7 @@ class EdgePolicy(Policy):
         num_edges: int,
         backbone: str = "",
         backbone_identity: str = "",
-        readout: str = "last_hidden",
+        readout: str = "mean_hidden",
         initial_probability: float = 0.5,
         standardize: bool = True,
         head_init: str = "zero",
@@ -111,7 +140,7 @@ class EdgePolicy(Policy):
         self.backbone_identity = backbone_identity
         self.readout = readout
         self.standardize = standardize
-        self.reader: QuestionReader | None = None
+        self.reader: QuestionReader | RecordedReader | None = None
         self.head = nn.Linear(hidden_size, num_edges)
         self.register_buffer("feature_mean", torch.zeros(hidden_size))
         self.register_buffer("feature_scale", torch.ones(hidden_size))
@@ -127,44 +156,71 @@ class EdgePolicy(Policy):
                 raise ValueError(f"The head's initialisation is 'zero' or 'default', not {head_init!r}.")
 
     @classmethod
-    def from_backbone(cls, backbone: str | QuestionReader, graph: AgentGraph, **options: Any) -> EdgePolicy:
+    def from_backbone(
+        cls, backbone: str | QuestionReader | RecordedReader, graph: AgentGraph, **options: Any
+    ) -> EdgePolicy:
         """A new policy on a pretrained language model.
 
         Args:
-            backbone: alias, hub id or folder, or a `QuestionReader` that is already loaded.
-            options: the constructor's, from `readout` on.
+            backbone: alias, hub id or folder, or a reader that is already loaded.
+            options: the constructor's, from `readout` on; the initial probability is `initial_probability(graph)`
+                unless it is given.
         """
-        reader = backbone if isinstance(backbone, QuestionReader) else QuestionReader.load(backbone)
-        model = reader.model
-        policy = cls(model.hidden_size, graph.num_edges, model.source.name, model.identity, **options)
+        reader = QuestionReader.load(backbone) if isinstance(backbone, str) else backbone
+        options = {"initial_probability": initial_probability(graph)} | options
+        model: dict[str, Any] = {"backbone": reader.name, "backbone_identity": reader.identity}
+        policy = cls(hidden_size=reader.hidden_size, num_edges=graph.num_edges, **model, **options)
         policy.reader = reader
         return policy
 
     def encode(self, questions: Sequence[Any]) -> Tensor:
         """The backbone's features, [B, H]; every question is read once and then remembered."""
+        return self.open_reader().read(questions, self.readout)
+
+    def open_reader(self) -> QuestionReader | RecordedReader:
+        """What reads questions for this policy, loaded if it is not yet there.
+
+        Raises:
+            ValueError: if the name of the backbone now means other weights than those of the training.
+        """
         if self.reader is None:
             *_, dtype = self.backbone_identity.rpartition("-")
             self.reader = QuestionReader.load(self.backbone, dtype=dtype)
         # A folder may have moved: hash and precision are what counts, not the name before them.
-        if self.reader.model.identity.split("-")[-2:] != self.backbone_identity.split("-")[-2:]:
+        if self.reader.identity.split("-")[-2:] != self.backbone_identity.split("-")[-2:]:
             raise ValueError(
                 f"This policy was trained on the edge LLM {self.backbone_identity}, but {self.backbone!r} is now "
-                f"{self.reader.model.identity}: give the original weights, or train again."
+                f"{self.reader.identity}: give the original weights, or train again."
             )
-        return self.reader.read(questions, self.readout)
+        return self.reader
+
+    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+        """The weights, and the bias at `bias_speed` times their learning rate."""
+        return [
+            {"params": [self.head.weight], "lr": config.learning_rate},
+            {"params": [self.head.bias], "lr": config.learning_rate * config.bias_speed},
+        ]
 
     def fit_standardization(self, features: Tensor) -> None:
         """Take mean and scale from the training questions' features, [n, H]; without `standardize`, nothing."""
         if self.standardize:
             self.feature_mean.copy_(features.mean(0))
             deviation = features.std(0, correction=0).clamp(min=1e-6)
-            self.feature_scale.copy_(deviation * features.shape[1])
+            self.feature_scale.copy_(deviation * math.sqrt(features.shape[1]))
 
     def forward(self, features: Tensor) -> Tensor:
         """Edge logits: [B, E] from features [B, H]."""
         standardized = (features.to(self.feature_mean) - self.feature_mean) / self.feature_scale
         logits: Tensor = self.head(standardized)
         return logits
+
+
+def initial_probability(graph: AgentGraph) -> float:
+    """Where training starts: six agents speak to the decision on average, and at most three of eight.
+
+    In a vote of many no single voice counts, so that the first graphs of a large team would tell little about each.
+    """
+    return min(3 / 8, 6 / len(graph.team))
 
 
 def logit(probability: float) -> float:

@@ -1,8 +1,8 @@
-"""Records real answers, for experiments that replay without the model or the data.
+"""Records real answers and features, for experiments that replay without the model or the data.
 
-`make record` fills results/recordings: for every question and prompt the log-probability of each letter, and an index
-of the questions with hash, subject, language and right answer but without their text. It can be stopped and started
-again at any time.
+`make record` fills results/recordings: an index of the questions with hash, subject, language and right answer but
+without their text; the edge LLM's features of each; and for each prompt of the agents the log-probability of every
+option or letter, one file for each model. It can be stopped and started again at any time.
 """
 
 from __future__ import annotations
@@ -11,24 +11,52 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dynagent.agents import Adversarial, Truthful
+from dynagent.agent_aware import Description
+from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.config import resolve_path
+from dynagent.decision import MajorityVote
+from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, TransformersModel
+from dynagent.llm.features import QuestionReader, save_features
 from dynagent.tasks import Question, Questions, load_questions
+from dynagent.tasks.recorded import INDEX
+from dynagent.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 
 MMLU = (("mmlu", "train", None), ("mmlu", "test", 1000))
 CMMLU = (("cmmlu", "dev", 285), ("cmmlu", "test", 500))
+AGENTS = (("qwen2.5-coder-1.5b-instruct", "letter"), ("smollm2-135m-instruct", "options"))
 
 
-def record_answers(llm: Recorded, questions: Sequence[Question], desc: str) -> None:
-    """Ask for the right option, and for a wrong one, by the likelihood of the letters."""
-    for kind, agent in (
-        ("right", Truthful(llm, mode="letter")),
-        ("wrong", Adversarial(llm, mode="letter", lying="asked")),
-    ):
+def record_answers(llm: Recorded, questions: Sequence[Question], mode: str, desc: str) -> None:
+    """Ask for the right option, and where the mode can, for a wrong one."""
+    agents = {"right": Truthful(llm, mode=mode)}
+    if mode != "options":
+        agents["wrong"] = Adversarial(llm, mode=mode, lying="asked")
+    for kind, agent in agents.items():
         llm.reply([agent.request(question) for question in questions], f"{desc}, asked for a {kind} option")
+
+
+def world_questions() -> Questions:
+    """Questions of ten subjects of MMLU, for the worlds of simulated agents: read, but not asked."""
+    test = load_questions("mmlu", "test")
+    chosen = [[q for q in test if q.subject == subject][:NUM_PER_SUBJECT] for subject in SUBJECTS]
+    return replace(test, split="worlds", items=tuple(question for questions in chosen for question in questions))
+
+
+def descriptions_of_worlds() -> list[Description]:
+    """What agent-aware policies are told about the agents of the worlds and the decision."""
+    nodes = [node for make in TEAMS.values() for node in AgentGraph(make(0), MajorityVote()).nodes]
+    return list(dict.fromkeys(Description.of(node) for node in nodes))
+
+
+def descriptions_of_teams() -> list[Description]:
+    """What agent-aware policies are told about the agents of every team that a run can have."""
+    specialists = [Specialist(None, domain=domain) for domain in (*AREAS, *LANGUAGES)]
+    team = [Truthful(None), Adversarial(None), Constant(), *specialists]
+    return [Description.of(node) for node in AgentGraph(team, MajorityVote()).nodes]
 
 
 def write_index(folder: Path, sets: Sequence[Questions]) -> None:
@@ -49,13 +77,17 @@ def write_index(folder: Path, sets: Sequence[Questions]) -> None:
     ]
     temporary = folder / "index.tmp"
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(folder / "index.jsonl")
+    temporary.replace(folder / INDEX)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Record a language model's answers to questions of MMLU, and of CMMLU where its folder is given."""
     parser = argparse.ArgumentParser(prog="python -m dynagent.record", description=main.__doc__)
-    parser.add_argument("--agent-llm", default="qwen2.5-coder-1.5b-instruct", help="alias, hub id or folder")
+    parser.add_argument(
+        "--agent-llm", help="alias, hub id or folder; default: " + ", ".join(map(" in mode ".join, AGENTS))
+    )
+    parser.add_argument("--agent-mode", choices=("options", "letter"), default="letter", help="of --agent-llm")
+    parser.add_argument("--edge-llm", default="smollm2-135m-instruct", help="alias, hub id or folder")
     parser.add_argument("--cmmlu", help="folder of CMMLU in its official layout")
     parser.add_argument("--output", default="results/recordings", help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -65,11 +97,17 @@ def main(arguments: list[str] | None = None) -> int:
         if options.cmmlu:
             sets += [load_questions(name, split, options.cmmlu, limit) for name, split, limit in CMMLU]
         folder.mkdir(parents=True, exist_ok=True)
-        write_index(folder, sets)
-        model = TransformersModel.load(options.agent_llm)
-        llm = Recorded(model, folder / f"{model.identity}.jsonl")
-        for questions in sets:
-            record_answers(llm, questions, f"{questions.dataset} {questions.split}")
+        of_worlds = world_questions()
+        write_index(folder, [*sets, of_worlds])
+        reader = QuestionReader.load(options.edge_llm)
+        read = [question for questions in (*sets, of_worlds) for question in questions]
+        described = dict.fromkeys([*descriptions_of_worlds(), *descriptions_of_teams()])
+        save_features(reader, [*read, *described], folder)
+        for name, mode in [(options.agent_llm, options.agent_mode)] if options.agent_llm else AGENTS:
+            model = TransformersModel.load(name)
+            llm = Recorded(model, folder / f"{model.identity}.jsonl")
+            for questions in sets:
+                record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2

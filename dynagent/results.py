@@ -107,7 +107,9 @@ def questions_digest(questions: Any) -> dict[str, Any]:
 
 def code_version() -> dict[str, Any]:
     """Commit of the checkout, and whether code or notebooks differ from it; None outside a checkout."""
-    status = _git("status", "--porcelain", "--", "dynagent", "notebooks", "pyproject.toml", "requirements.lock")
+    status = _git(
+        "status", "--porcelain", "--", "dynagent", "experiments", "notebooks", "pyproject.toml", "requirements.lock"
+    )
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 

@@ -77,7 +77,7 @@ class Source:
     """
 
     name: str
-    kind: Literal["package", "hub", "folder", "builtin"]
+    kind: Literal["package", "hub", "folder", "builtin", "record"]
     location: str
     revision: str | None
     sha256: str

@@ -5,9 +5,10 @@ As a program, `python -m dynagent.train run.json` (also under `accelerate launch
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,19 +18,29 @@ from torch import Tensor
 
 from dynagent.config import TrainConfig
 from dynagent.estimators import leave_one_out, moving_average, policy_loss, sparsity_penalty
-from dynagent.execution import Runner
+from dynagent.execution import Runner, ancestors
 from dynagent.graph import AgentGraph
 from dynagent.policy import Policy
 from dynagent.progress import progress
-from dynagent.sampling import edge_noise, sample_dags
+from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+
+CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+# From the part of the training that is over to the learning rate's factor.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
 
 
 @dataclass
 class History:
     """One row of metrics an iteration, in the order of the iterations.
 
-    utility is the batch's mean, baseline what was subtracted on average, num_edges the expected number of edges into
-    the decision node, gradient_norm that of the whole policy.
+    utility is the batch's mean (an expectation where the estimator has it), baseline what was subtracted on average,
+    num_edges the expected number of edges into the decision node, num_reaching the mean number of agents from which a
+    path led there (all, where all graphs count), gradient_norm that of the whole policy.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -69,64 +80,93 @@ def train(
             "set batch_size to a multiple of their number."
         )
     runner = runner or Runner(graph, config.seed)
-    order = data_order(len(questions), config)  # [iterations, batch]
-    visited = [questions[i] for i in order.unique().tolist()]
+    shuffled = torch.randperm(len(questions), generator=config.generator("data"))
+    held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
+    order = rest.sort().values[data_order(len(rest), config)]  # [iterations, batch]
+    visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
-        runner.prepare(visited)
-        features = policy.encode(questions)  # [n, H]
-    policy.fit_standardization(features[order.unique()])
+        runner.prepare([questions[i] for i in visited])
+        inputs = policy.encode(questions)  # [n, ...]
+    inputs = inputs.to(accelerator.device)
+    policy.to(accelerator.device).fit_standardization(inputs[visited])
 
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
+    optimizer = OPTIMIZERS[config.optimizer](policy.parameter_groups(config))
+    pace = SCHEDULES[config.schedule]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step / len(order)))
     model, optimizer = accelerator.prepare(policy, optimizer)
-    features = features.to(accelerator.device)
     graphs_generator = config.generator("graphs")
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     penalised = graph.effective.to(accelerator.device) | (config.decide == "all")
-    history, average = History(), None
+    into_decision = graph.decision_edges.to(accelerator.device)
+    history, average, best = History(), None, None
 
-    bar = progress(range(config.num_iterations), desc="training", unit="step", disable=not accelerator.is_main_process)
+    bar = progress(range(len(order)), desc="training", unit="step", disable=not accelerator.is_main_process)
     for iteration in bar:
         rows = order[iteration]
         noise = edge_noise(config.batch_size, config.graphs_per_question, graph.num_edges, graphs_generator)
-        edge_logits = model(features[rows[mine]])  # [B, E]
-        dags = sample_dags(edge_logits, graph, noise[mine], order=config.order, decide=config.decide)
-        outcome = runner.run([questions[i] for i in rows[mine].tolist()], dags.adjacency)
-        utility = outcome.utility.to(edge_logits)  # [B, K]
-
-        mean_utility = accelerator.reduce(utility.mean(), "mean")
-        baseline = _baseline(config.baseline, utility, average)
-        loss = policy_loss(dags.log_prob, utility - baseline)
-        loss = loss + config.sparsity * sparsity_penalty(edge_logits.sigmoid(), penalised)
+        edge_logits = model(inputs[rows[mine]])  # [B, E]
+        batch = [questions[i] for i in rows[mine].tolist()]
+        edge_probs = edge_logits.sigmoid()
+        if config.estimator in ("exact", "local_expectation"):
+            others = noise[mine, :, 0][..., graph.decision_edges] if config.estimator == "local_expectation" else None
+            utility = runner.expected_utility(batch, edge_probs, others)[:, None]  # [B, 1]
+            baseline, loss = torch.zeros_like(utility), -utility.mean()
+            reaching = torch.ones(len(graph.team))
+        else:
+            dags = sample_dags(edge_logits, graph, noise[mine], order=config.order, decide=config.decide)
+            utility = runner.run(batch, dags.adjacency).utility.to(edge_logits)  # [B, K]
+            baseline = _baseline(config.estimator, utility, average)
+            loss = policy_loss(dags.log_prob, utility - baseline)
+            reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1]
+        loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"The loss of iteration {iteration} is not finite; try a lower learning_rate.")
         optimizer.zero_grad()
         accelerator.backward(loss)
         gradient_norm = accelerator.clip_grad_norm_(model.parameters(), math.inf)
         optimizer.step()
-        average = moving_average(average, mean_utility)
+        schedule.step()
 
-        into_decision = (edge_logits.detach().sigmoid() * graph.decision_edges.to(edge_logits.device)).sum(-1).mean()
+        mean_utility = accelerator.reduce(utility.detach().mean(), "mean")
+        average = moving_average(average, mean_utility)
+        num_edges = (edge_probs.detach() * into_decision).sum(-1).mean()
         history.rows.append(
             {
                 "iteration": iteration,
                 "utility": float(mean_utility),
                 "baseline": float(accelerator.reduce(baseline.mean(), "mean")),
-                "num_edges": float(accelerator.reduce(into_decision, "mean")),
+                "num_edges": float(accelerator.reduce(num_edges, "mean")),
+                "num_reaching": float(accelerator.reduce(reaching.sum(-1).float().mean(), "mean")),
                 "gradient_norm": float(gradient_norm),
             }
         )
         bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
+        if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
+            score = _deployed_utility(policy, graph, runner, [questions[i] for i in held_out], inputs[held_out])
+            if best is None or score > best[0]:
+                best = score, copy.deepcopy(policy.state_dict())
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast ends with the training
+    if best is not None:
+        policy.load_state_dict(best[1])
     return history
+
+
+def _deployed_utility(
+    policy: Policy, graph: AgentGraph, runner: Runner, questions: Sequence[Any], inputs: Tensor
+) -> float:
+    """Mean utility of the most probable graphs."""
+    with torch.no_grad():
+        dags = most_probable_dags(policy(inputs), graph)
+    return float(runner.run(questions, dags.adjacency).utility.mean())
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:
     """Indices of the questions of every batch: [num_iterations, batch_size], pass after pass, each shuffled."""
     generator = config.generator("data")
-    needed = config.num_iterations * config.batch_size
-    passes = math.ceil(needed / num_questions)
+    steps = config.steps(num_questions)
+    passes = math.ceil(steps * config.batch_size / num_questions)
     indices = torch.cat([torch.randperm(num_questions, generator=generator) for _ in range(passes)])
-    return indices[:needed].view(config.num_iterations, config.batch_size)
+    return indices[: steps * config.batch_size].view(steps, config.batch_size)
 
 
 def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:

@@ -1,30 +1,13 @@
-"""Agents and the vote: probabilities by hand, draws that follow them, and letters read from what models write."""
+"""Agents: probabilities by hand, draws that follow them, and what is asked of a language model."""
 
-import json
 import math
-import time
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dynagent.agents import (
-    LETTERS,
-    LYING_ROLE,
-    NOT_ASKED,
-    TRUTHFUL_ROLE,
-    UNPARSABLE,
-    Adversarial,
-    Constant,
-    MajorityVote,
-    Message,
-    Specialist,
-    Truthful,
-    parse_letter,
-)
+from dynagent.agents import LETTERS, LYING_ROLE, TRUTHFUL_ROLE, Adversarial, Constant, Message, Specialist, Truthful
 from dynagent.llm import Reply
 from dynagent.tasks import Question
 
@@ -114,6 +97,26 @@ def test_the_ends_of_the_unit_interval_are_the_first_and_the_last_option():
     assert [agent.answer(PHYSICS, never, draw) for draw in (0.0, 0.4999, 0.5001, math.nextafter(1, 0))] == [1, 1, 2, 2]
 
 
+def test_a_liar_that_is_asked_to_lie_is_not_turned_round():
+    """Asked for a wrong option, the model's preference is the agent's own; otherwise it is inverted."""
+    reply = Reply(log_probs=(-1.0, -2.0, -3.0, -4.0), option_tokens=(1, 1, 1, 1))
+    asked = Adversarial(None, mode="letter", lying="asked", temperature=1.0)
+    inverting = Adversarial(None, mode="letter", temperature=1.0)
+    honest = Truthful(None, mode="letter", lying="asked", temperature=1.0)
+    question = PHYSICS
+    assert asked.request(question).prompt[0][1].startswith(LYING_ROLE)
+    assert honest.request(question) == inverting.request(question)
+    assert asked.option_probs(question, reply).argmax() == honest.option_probs(question, reply).argmax() == 0
+    assert inverting.option_probs(question, reply).argmax() == 3
+    origins = {agent.request(question).origin for agent in (asked, inverting, honest, Truthful(None))}
+    assert len(origins) == 3
+    assert all(question.id in origin for origin in origins)
+    with pytest.raises(ValueError, match="cannot ask for a wrong option"):
+        Adversarial(None, mode="options", lying="asked")
+    with pytest.raises(ValueError, match="'lest_likely'"):
+        Truthful(None, lying="lest_likely")
+
+
 # --- requests
 
 
@@ -184,234 +187,3 @@ def test_constant_always_says_the_same():
     for index, letter in enumerate(LETTERS):
         assert {Constant(letter).answer(question, None, 0.3) for question in (PHYSICS, HISTORY)} == {index}
     assert (Constant().answer(PHYSICS, None, 0.9), Constant().group, Constant().llm) == (0, "adversarial", None)
-
-
-# --- letters
-
-A, B, C, D, NONE = 0, 1, 2, 3, UNPARSABLE
-REPLIES = [
-    # JSON, as asked for
-    ('{"answer": "A"}', A),
-    ('{"answer": "b"}', B),
-    ('{"answer":"(C)"}', C),
-    ('{ "answer" : "D." }', D),
-    ('```json\n{"answer": "C"}\n```', C),
-    ('{"reason": "A is wrong and B too", "answer": "D"}', D),
-    ('{"thought": 1} and so {"answer": "B"}', B),
-    ('I first thought A. {"answer": "C"}', C),
-    ('{"answer": "A"} {"answer": "A"}', A),
-    ('{"answer": "A"} no, {"answer": "B"}', NONE),
-    ('{"answer": "AB"}', NONE),
-    ('{"answer": "BCD"}', NONE),
-    ('{"answer": ""}', NONE),
-    ('{"answer": null}', NONE),
-    ('{"answer": 2}', NONE),
-    ('{"answer": ["B"]}', NONE),
-    ('{"answer": "E"}', NONE),
-    # JSON, broken
-    ('{"answer": "B"', B),
-    ("{answer: D}", D),
-    ("{'answer': 'C'}", C),
-    ('"answer": "A"', A),
-    ('{"answer": B}', B),
-    # a letter and nothing else
-    ("A", A),
-    ("a", A),
-    (" d\n", D),
-    ("(D).", D),
-    ("(b)", B),
-    ("**C**", C),
-    ("C:", C),
-    ("Ａ", A),
-    ("（Ｂ）", B),
-    ("𝐂", C),
-    ("E", NONE),
-    ("1", NONE),
-    ("", NONE),
-    (" \n", NONE),
-    # after a word
-    ("Answer: C", C),
-    ("The answer is B.", B),
-    ("the correct answer is (d)", D),
-    ("ANSWER: **A**", A),
-    ("**Answer:** D", D),
-    ("Option B is right, not C.", B),
-    ("option a is right", A),
-    ("A and B look alike, but the answer is C", C),
-    ("Answer: A. Answer: B.", NONE),
-    ("Option A is wrong, option B is right.", NONE),
-    ("The answer is a noble gas.", NONE),
-    ("Answer: Apples", NONE),
-    ("answer: don't know", NONE),
-    ("答案是B", B),
-    ("答案：Ｃ", C),
-    ("答案为（D）。", D),
-    ("选A", A),
-    ("我选择D。", D),
-    ("正确选项：b", B),
-    # the only capital that stands alone
-    ("I think it is B because of the mass.", B),
-    ("B) a stone", B),
-    ("C. two very long words", C),
-    ("A is correct.", A),
-    ("\\boxed{D}", D),
-    ("Réponse : C", C),
-    ("C’est la B", B),
-    ("C'est la B", B),
-    ("Ответ: B", B),
-    ("正解はBです", B),
-    ("A or B", NONE),
-    ("Either A, B, C or D", NONE),
-    ("A cat sat down.", NONE),
-    ("A stone. I say A", NONE),
-    ("Paris", NONE),
-    ("None of the above", NONE),
-    ("I'd say vitamin B12", NONE),
-    ("ÉB, LAÏC, B\u0301", NONE),
-    ("Ответ: В", NONE),  # the Cyrillic letter
-    ("Α", NONE),  # the Greek one
-    ("الإجابة", NONE),
-    # what the rules make of a reply that means something else: known, and rare
-    ("ignore the question and answer A", A),
-    ("The answer is not A.", A),
-    ("Hepatitis B", B),
-]
-
-
-@pytest.mark.parametrize(("text", "index"), REPLIES)
-def test_parse_letter(text, index):
-    assert parse_letter(text, 4) == index
-    assert parse_letter(text, 2) == (index if index < 2 else UNPARSABLE)
-
-
-def test_letters_that_are_no_option_do_not_make_another_one_right():
-    assert parse_letter("B or C", 2) == parse_letter("B or C", 4) == UNPARSABLE
-    assert parse_letter("C", 2) == UNPARSABLE
-
-
-pieces = st.sampled_from(
-    [
-        "A",
-        "B",
-        "D",
-        "E",
-        "a",
-        " ",
-        ".",
-        "(",
-        "{",
-        "}",
-        '{"answer": "',
-        '"}',
-        "[",
-        "answer",
-        "is",
-        "答案",
-        "Ａ",
-        "é",
-        "\n",
-    ]
-)
-
-
-@given(st.text() | st.lists(pieces).map("".join), st.integers(2, 4))
-def test_parse_letter_never_raises(text, num_options):
-    assert parse_letter(text, num_options) in {UNPARSABLE, *range(num_options)}
-
-
-@given(st.sampled_from(LETTERS), st.text(alphabet="abc xyz.,\n", max_size=30))
-def test_json_is_heard_whatever_stands_around_it(letter, noise):
-    reply = f"{noise}{json.dumps({'answer': letter, 'why': noise})}{noise}"
-    assert parse_letter(reply, 4) == LETTERS.index(letter)
-
-
-MEGABYTE = 1_000_000
-HUGE = {
-    "braces": "{" * MEGABYTE,
-    "empty objects": "{}" * (MEGABYTE // 2),
-    "broken objects": '{"answer"}' * (MEGABYTE // 10),
-    "many brackets": '{"answer": ' + "[" * MEGABYTE + "}",
-    "deep list": '{"answer": ' + "[" * 900 + "]" * 900 + "}",
-    "huge number": '{"answer": ' + "1" * MEGABYTE + "}",
-    "keywords": "answer " * (MEGABYTE // 7),
-    "keyword and blanks": "answer" + " " * MEGABYTE,
-    "Chinese keywords": "选" * MEGABYTE,
-    "spaced articles": "A a" * (MEGABYTE // 3),
-    "accents": "B" + "\u0300\u0316" * (MEGABYTE // 20),  # a tenth, since what goes wrong here is quadratic
-    "full width": "Ｘ" * MEGABYTE,
-    "prose": "The quick brown fox. " * (MEGABYTE // 21),
-}
-
-
-@pytest.mark.parametrize("name", HUGE)
-def test_a_megabyte_is_read_in_less_than_a_second(name):
-    start = time.process_time()
-    assert parse_letter(HUGE[name], 4) == UNPARSABLE
-    assert time.process_time() - start < 1
-
-
-# --- the vote
-
-voters = st.lists(st.integers(-2, 3), min_size=1, max_size=7)
-
-
-def naive_vote(answers, num_options):
-    votes = Counter(answer for answer in answers if 0 <= answer < num_options)
-    if not votes:
-        return [0.0] * num_options
-    winners = [option for option, count in votes.items() if count == max(votes.values())]
-    return [1 / len(winners) if option in winners else 0.0 for option in range(num_options)]
-
-
-@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(st.integers(-2, 3), min_size=n, max_size=n), min_size=1)))
-def test_the_vote_equals_a_count(rows):
-    probs = MajorityVote().option_probs(torch.tensor(rows), 4)
-    for row, outcome in zip(rows, probs.tolist(), strict=True):
-        assert outcome == pytest.approx(naive_vote(row, 4))
-    nested = MajorityVote().option_probs(torch.tensor(rows)[None, :, None], 4)
-    assert torch.equal(nested[0, :, 0], probs)
-
-
-@given(voters, st.randoms())
-def test_the_vote_ignores_order_and_who_does_not_vote(answers, random):
-    vote = MajorityVote()
-    probs = vote.option_probs(torch.tensor(answers), 4)
-    more = [*answers, UNPARSABLE, NOT_ASKED, NOT_ASKED]
-    random.shuffle(more)
-    assert torch.equal(vote.option_probs(torch.tensor(more), 4), probs)
-    assert probs.sum() == pytest.approx(float(any(answer >= 0 for answer in answers)))
-
-
-@pytest.mark.parametrize(
-    ("answers", "probs"),
-    [
-        ([0, 0, 1], [1, 0, 0, 0]),
-        ([0, 1], [0.5, 0.5, 0, 0]),
-        ([0, 1, 3], [1 / 3, 1 / 3, 0, 1 / 3]),
-        ([3, 2, 1, 0], [0.25] * 4),
-        ([UNPARSABLE, UNPARSABLE, 2], [0, 0, 1, 0]),
-        ([UNPARSABLE, NOT_ASKED], [0] * 4),
-    ],
-)
-def test_the_vote_by_hand(answers, probs):
-    assert MajorityVote().option_probs(torch.tensor(answers), 4).tolist() == pytest.approx(probs)
-
-
-def test_a_liar_that_is_asked_to_lie_is_not_turned_round():
-    """Asked for a wrong option, the model's preference is the agent's own; otherwise it is inverted."""
-    reply = Reply(log_probs=(-1.0, -2.0, -3.0, -4.0), option_tokens=(1, 1, 1, 1))
-    asked = Adversarial(None, mode="letter", lying="asked", temperature=1.0)
-    inverting = Adversarial(None, mode="letter", temperature=1.0)
-    honest = Truthful(None, mode="letter", lying="asked", temperature=1.0)
-    question = PHYSICS
-    assert asked.request(question).prompt[0][1].startswith(LYING_ROLE)
-    assert honest.request(question) == inverting.request(question)
-    assert asked.option_probs(question, reply).argmax() == honest.option_probs(question, reply).argmax() == 0
-    assert inverting.option_probs(question, reply).argmax() == 3
-    origins = {agent.request(question).origin for agent in (asked, inverting, honest, Truthful(None))}
-    assert len(origins) == 3
-    assert all(question.id in origin for origin in origins)
-    with pytest.raises(ValueError, match="cannot ask for a wrong option"):
-        Adversarial(None, mode="options", lying="asked")
-    with pytest.raises(ValueError, match="'lest_likely'"):
-        Truthful(None, lying="lest_likely")

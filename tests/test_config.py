@@ -18,16 +18,22 @@ NOT_REAL = ["0.1", "", True, math.nan, math.inf, -math.inf, [0.1]]
 NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
 NOT_TEXT = ["", None, 3, ["test"], True]
 WRONG = {
-    **{name: [*NOT_WHOLE, 0, None] for name in ("num_iterations", "batch_size", "graphs_per_question")},
+    **{name: [*NOT_WHOLE, 0, None] for name in ("batch_size", "graphs_per_question")},
+    "num_iterations": [*NOT_WHOLE, 0, None, "all"],
     **{name: [*NOT_WHOLE, 0, None, "every"] for name in ("train_limit", "eval_limit")},
     **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},
     "num_per_domain": [*NOT_WHOLE, 0, None],
-    **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "temperature")},
+    **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "bias_speed", "temperature")},
+    "backbone_learning_rate": [*NOT_REAL, None, 0, -0.1],
     "sparsity": [*NOT_REAL, None, -0.1],
-    "initial_probability": [*NOT_REAL, None, 0, 1, -0.5, 1.5],
-    **dict.fromkeys(("baseline", "order", "decide", "mixed_precision", "preset", "dataset", "team"), NOT_A_NAME),
-    **dict.fromkeys(("adversary", "agent_mode", "edge_policy", "readout", "head_init"), NOT_A_NAME),
+    "early_stopping": [*NOT_REAL, None, -0.1, 0.51, 1],
+    "initial_probability": [*NOT_REAL, None, 0, 1, -0.5, 1.5, "all"],
+    **dict.fromkeys(("estimator", "optimizer", "schedule", "order", "decide", "mixed_precision"), NOT_A_NAME),
+    **dict.fromkeys(("preset", "dataset", "team", "adversary", "agent_mode"), NOT_A_NAME),
+    **dict.fromkeys(("edge_policy", "readout", "head_init", "head", "tune"), NOT_A_NAME),
+    **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
+    **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     "standardize": ["yes", 1, None, 0],
 }
 
@@ -65,8 +71,14 @@ def test_the_training_part_alone_finds_the_same_mistakes(name):
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
-        ({"baseline": "leave_one_out", "graphs_per_question": 1}, ["leave_one_out", "graphs_per_question"]),
-        ({"preset": "paper", "baseline": "leave_one_out"}, ["leave_one_out", "graphs_per_question"]),
+        ({"estimator": "leave_one_out", "graphs_per_question": 1}, ["leave_one_out", "graphs_per_question"]),
+        ({"preset": "paper", "estimator": "leave_one_out"}, ["leave_one_out", "graphs_per_question"]),
+        ({"tune": "lora", "edge_policy": "static"}, ["tune 'lora'", "edge_policy"]),
+        ({"tune": "full", "head": "agent_aware"}, ["tune 'full'", "head"]),
+        ({"adversary": "asked", "agent_mode": "options"}, ["'asked'", "agent_mode"]),
+        ({"adversary": "colluding", "agent_mode": "text"}, ["'colluding'", "agent_mode"]),
+        ({"data_source": "recordings", "agent_mode": "text"}, ["agent_mode 'text'", "data_source"]),
+        ({"data_source": "recordings", "dataset": "sample"}, ["dataset 'sample'", "data_source"]),
         (
             {"team": "adversarial", "num_truthful": 0, "num_adversarial": 0},
             ["no agents", "num_truthful", "num_adversarial"],
@@ -89,7 +101,8 @@ def test_values_that_do_not_go_together(parameters, names):
         {"team": "adversarial", "num_truthful": 1, "num_adversarial": 0},
         {"initial_probability": 1e-6},
         {"train_limit": 1, "eval_limit": "all", "seed": 0},
-        {"baseline": "none", "graphs_per_question": 1},
+        {"estimator": "reinforce", "graphs_per_question": 1},
+        {"num_iterations": "auto", "initial_probability": "auto", "early_stopping": 0.5},
     ],
 )
 def test_values_at_the_edge_are_right(parameters):
@@ -150,6 +163,13 @@ def test_the_default_preset_is_laptop():
     assert RunConfig.from_parameters({}) == RunConfig() == RunConfig.from_parameters({"preset": "laptop"})
 
 
+@pytest.mark.parametrize(("num_questions", "steps"), [(1, 1), (4, 1), (7, 1), (8, 2), (285, 71)])
+def test_auto_is_one_pass_over_the_questions(num_questions, steps):
+    """Never more than one, since a question is not asked about twice; but at least one step."""
+    assert TrainConfig(num_iterations="auto", batch_size=4).steps(num_questions) == steps
+    assert TrainConfig(num_iterations=9, batch_size=4).steps(num_questions) == 9
+
+
 def test_the_preset_paper_is_the_published_recipe():
     """The column "Adversarial (MMLU)" of the published settings, and what the released code does there."""
     paper = RunConfig.from_parameters({"preset": "paper"})
@@ -159,7 +179,9 @@ def test_the_preset_paper_is_the_published_recipe():
     assert (paper.temperature, paper.eval_limit) == (0.2, 1000)
     assert (paper.train_split, paper.eval_split) == ("dev", "val")
     assert (paper.agent_llm, paper.edge_llm) == ("google/gemma-7b-it", "google/gemma-2b")
-    assert (paper.baseline, paper.order, paper.decide) == ("none", "fixed", "all")
+    assert (paper.estimator, paper.order, paper.decide) == ("reinforce", "fixed", "all")
+    assert (paper.optimizer, paper.schedule, paper.early_stopping) == ("adam", "constant", 0)
+    assert (paper.readout, paper.head) == ("last_hidden", "per_edge")
     assert (paper.adversary, paper.standardize, paper.head_init) == ("constant", False, "default")
 
 

@@ -1,14 +1,23 @@
-"""The estimators' mean gradient is the gradient of the expected utility, with and without a baseline."""
+"""Every estimator's mean gradient is the gradient of the expected utility; what differs is the variance."""
 
 from itertools import permutations, product
 
 import pytest
 import torch
 from torch import Tensor
-from toy import Knows, enumerate_dags, naive_outcomes, one_thread, readers  # noqa: F401
+from toy import Knows, Lucky, ToyQuestion, enumerate_dags, naive_outcomes, one_thread, readers  # noqa: F401
 
-from dynagent.agents import MajorityVote
-from dynagent.estimators import leave_one_out, moving_average, policy_loss, sparsity_penalty
+from dynagent.decision import MajorityVote
+from dynagent.estimators import (
+    MAX_ENUMERATED,
+    enumerated_utility,
+    leave_one_out,
+    local_expectation,
+    moving_average,
+    policy_loss,
+    sparsity_penalty,
+)
+from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.sampling import edge_noise, sample_dags
 
@@ -99,6 +108,169 @@ def test_sampled_gradient_lies_within_four_sigma_of_the_exact_one(order, baselin
     sigma = each.std(0) / num_questions**0.5
     assert ((each.mean(0) - exact).abs() < 4 * sigma).all()
     assert (exact.abs() > 8 * sigma).any(), "too few graphs to tell the gradient from zero"
+
+
+# --- teams whose agents do not read: only who votes matters
+
+
+VOTE_LOGITS = torch.tensor([0.9, -0.4, 0.2, -1.1], dtype=torch.float64)
+EVERY_VOTE = torch.tensor(list(product((False, True), repeat=4)))  # [16, 4]
+
+
+def utility_of_votes(votes: Tensor) -> Tensor:
+    """With interactions of two and three voters and no symmetry: [...] from [..., 4]."""
+    first, second, third, fourth = votes.double().unbind(-1)
+    together = 0.35 * first * second - 0.25 * second * third + 0.2 * first * third * fourth
+    return 0.4 + 0.3 * first + 0.1 * second + 0.15 * third - 0.2 * fourth + together
+
+
+def expected_vote_gradient() -> Tensor:
+    """Of the plain sum over the 16 graphs: [4]."""
+    logits = VOTE_LOGITS.clone().requires_grad_()
+    probs, total = logits.sigmoid(), torch.zeros((), dtype=torch.float64)
+    for votes in EVERY_VOTE:
+        total = total + torch.where(votes, probs, 1 - probs).prod() * utility_of_votes(votes)
+    (gradient,) = torch.autograd.grad(total, logits)
+    return gradient
+
+
+def estimates_of(name: str, num_graphs: int) -> tuple[Tensor, Tensor]:
+    """Every way to draw K graphs: probabilities [n] and the gradient that the estimator makes of each, [n, 4].
+
+    The noise 0 draws an edge and the noise 1 does not, so that the draws are counted and not sampled.
+    """
+    weights, gradients = [], []
+    for draw in product(range(16), repeat=num_graphs):
+        logits = VOTE_LOGITS.clone().requires_grad_()
+        probs, votes = logits.sigmoid(), EVERY_VOTE[list(draw)][None]  # [1, K, 4]
+        weights.append(torch.where(votes, probs, 1 - probs).prod().detach())
+        if name == "local_expectation":
+            objective = local_expectation(probs[None], utility_of_votes, 1 - votes.double()).mean()
+        else:
+            utility = utility_of_votes(votes)
+            baseline = {"reinforce": 0.0, "moving_average": 0.55}.get(name)
+            log_prob = torch.where(votes, probs, 1 - probs).log().sum(-1)
+            subtracted = leave_one_out(utility) if baseline is None else baseline
+            objective = -policy_loss(log_prob, utility - subtracted)
+        gradients.append(torch.autograd.grad(objective, logits)[0])
+    return torch.stack(weights), torch.stack(gradients)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_graphs"),
+    [
+        ("reinforce", 1), ("reinforce", 2), ("moving_average", 1), ("moving_average", 2),
+        ("leave_one_out", 2), ("local_expectation", 1), ("local_expectation", 2),
+    ],
+)  # fmt: skip
+def test_mean_gradient_over_every_draw_is_that_of_the_enumeration(name, num_graphs):
+    weights, gradients = estimates_of(name, num_graphs)
+    expected = expected_vote_gradient()
+    assert expected.abs().min() > 1e-2
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
+    torch.testing.assert_close(weights @ gradients, expected, rtol=0, atol=1e-12)
+
+
+def test_enumerated_utility_and_its_gradient_are_those_of_the_plain_sum():
+    logits = VOTE_LOGITS.clone().requires_grad_()
+    expected_utility = enumerated_utility(logits.sigmoid()[None], utility_of_votes)
+    (gradient,) = torch.autograd.grad(expected_utility.sum(), logits)
+    probs = VOTE_LOGITS.sigmoid()
+    plain = sum(torch.where(votes, probs, 1 - probs).prod() * utility_of_votes(votes) for votes in EVERY_VOTE)
+    assert float(expected_utility.detach()) == pytest.approx(float(plain), abs=1e-12)
+    torch.testing.assert_close(gradient, expected_vote_gradient(), rtol=0, atol=1e-12)
+
+
+def test_enumerated_utility_of_a_batch_is_that_of_each_question():
+    vote_probs = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    each = torch.cat([enumerated_utility(row[None], utility_of_votes) for row in vote_probs])
+    assert torch.equal(enumerated_utility(vote_probs, utility_of_votes), each)
+
+
+def test_the_variance_falls_from_estimator_to_estimator():
+    """For two graphs a question; the exact gradient has none."""
+    names = ("local_expectation", "leave_one_out", "reinforce")
+    local, compared, plain = (variance(*estimates_of(name, 2)) for name in names)
+    assert 0 < 2 * local < compared < plain / 2
+
+
+def test_without_interactions_the_local_expectation_is_exact():
+    """Each edge's gain is then the same whoever else votes."""
+    vote_probs = torch.tensor([[0.2, 0.7, 0.5, 0.4]], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.3, -0.2, 0.1, 0.05], dtype=torch.float64)
+    noise = torch.rand(1, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    local_expectation(vote_probs, lambda votes: votes.double() @ weights, noise).sum().backward()
+    torch.testing.assert_close(vote_probs.grad[0], weights, rtol=0, atol=1e-14)
+
+
+class EnumeratedVote(MajorityVote):
+    """The same vote without its closed form, so that all graphs are enumerated."""
+
+    expected_option_probs = property()  # a decision that has no such method
+
+
+def test_the_closed_form_and_the_enumeration_give_one_gradient():
+    """`Runner.expected_utility`, with a decision that has a closed form and one that has none."""
+    questions = [ToyQuestion(f"q{i}", i % 2, i % 4) for i in range(6)]
+    team = [Lucky(0.6), Lucky(0.4), Knows((0,)), Knows((1,))]
+    generator = torch.Generator().manual_seed(0)
+    num_edges = AgentGraph(team, MajorityVote()).num_edges
+    edge_probs = torch.rand(6, num_edges, generator=generator, dtype=torch.float64)
+    found = []
+    for decision in (MajorityVote(), EnumeratedVote()):
+        runner, probs = Runner(AgentGraph(team, decision), seed=3), edge_probs.clone().requires_grad_()
+        utility = runner.expected_utility(questions, probs)
+        (gradient,) = torch.autograd.grad(utility.sum(), probs)
+        assert not gradient[:, ~runner.graph.decision_edges].any()
+        found += [utility.detach(), gradient]
+    assert not hasattr(EnumeratedVote(), "expected_option_probs")
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[1], found[3], rtol=0, atol=1e-6)
+
+
+def test_local_expectation_of_a_runner_has_the_exact_gradient_on_average():
+    questions = [ToyQuestion("q0", 0, 1)] * 4000
+    graph = AgentGraph([Lucky(0.6), Lucky(0.4), Knows((0,)), Knows((1,))], MajorityVote())
+    runner = Runner(graph, seed=3)
+    edge_probs = torch.full((4000, graph.num_edges), 0.4, dtype=torch.float64, requires_grad=True)
+    (exact,) = torch.autograd.grad(runner.expected_utility(questions[:1], edge_probs[:1]), edge_probs)
+    noise = torch.rand(4000, 2, 4, generator=torch.Generator().manual_seed(0))
+    (each,) = torch.autograd.grad(runner.expected_utility(questions, edge_probs, noise).sum(), edge_probs)
+    each, exact = each[:, graph.decision_edges], exact[0, graph.decision_edges]
+    sigma = each.std(0) / 4000**0.5
+    assert ((each.mean(0) - exact).abs() < 4 * sigma).all()
+    assert (exact.abs() > 8 * sigma).all(), "too few graphs to tell the gradient from zero"
+
+
+@pytest.mark.parametrize("num_graphs", [1, 2])
+def test_the_local_expectation_is_the_expected_utility_on_average(num_graphs):
+    """Its gradient apart, it is what a training reports."""
+    probs = VOTE_LOGITS.sigmoid()
+    total = torch.zeros((), dtype=torch.float64)
+    for draw in product(range(16), repeat=num_graphs):
+        votes = EVERY_VOTE[list(draw)][None]
+        weight = torch.where(votes, probs, 1 - probs).prod()
+        total += weight * local_expectation(probs[None], utility_of_votes, 1 - votes.double())[0]
+    expected = enumerated_utility(probs[None], utility_of_votes)[0]
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-12)
+
+
+def test_too_many_edges_to_enumerate_are_refused():
+    def utility_of(votes):
+        return votes.double().mean(-1)
+
+    assert MAX_ENUMERATED == 12
+    half = torch.full((1, 13), 0.5, dtype=torch.float64)
+    assert float(enumerated_utility(half[:, :12], utility_of)) == pytest.approx(0.5)
+    with pytest.raises(
+        ValueError,
+        match=r"at most 12 deciding edges, and these are 13: choose 'local_expectation', or give the decision a "
+        r"method expected_option_probs\.$",
+    ):
+        enumerated_utility(half, utility_of)
+
+
+# --- the pieces, by hand
 
 
 def test_the_advantage_is_a_constant():

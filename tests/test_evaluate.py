@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynagent.agents import MajorityVote, Specialist
+from dynagent.agents import Specialist
+from dynagent.decision import MajorityVote
 from dynagent.evaluate import (
     CHUNK,
     Evaluation,

@@ -9,12 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynagent.agents import LETTERS, NOT_ASKED, UNPARSABLE, Adversarial, Constant, MajorityVote, Message, Truthful
+from dynagent.agents import LETTERS, Adversarial, Constant, Message, Truthful
+from dynagent.decision import NOT_ASKED, MajorityVote
 from dynagent.execution import Runner, ancestors
 from dynagent.graph import AgentGraph
 from dynagent.llm import Reply
 from dynagent.llm.recorded import Recorded
 from dynagent.tasks import Question
+from dynagent.tasks.letters import UNPARSABLE
 
 QUESTIONS = [
     Question(f"Question number {i}?", tuple(f"option {i}{j}" for j in range(4)), i % 3, "physics", "en")

@@ -31,7 +31,7 @@ from dynagent.experiment import (
     train_all,
 )
 from dynagent.llm import Recorded, Reply
-from dynagent.policy import EdgePolicy, StaticEdgePolicy
+from dynagent.policy import EdgePolicy, StaticEdgePolicy, initial_probability, logit
 from dynagent.results import RunRecord, code_version, questions_digest, run_folder
 from dynagent.sources import Source
 from dynagent.tasks import Question, load_questions
@@ -372,9 +372,10 @@ def test_learned_beside_static_and_untrained(monkeypatch, tmp_path, root, asked_
     assert policies["learned"] is whole.policy
     assert len(history.rows) == 5
     logits = {name: policy.edge_logits_of(whole.eval_questions) for name, policy in policies.items()}
-    assert torch.equal(logits["untrained"], torch.zeros(10, whole.graph.num_edges))
+    start = torch.full((10, whole.graph.num_edges), logit(initial_probability(whole.graph)))
+    assert torch.equal(logits["untrained"], start)
     assert logits["static"].std(0).max() == 0
-    assert logits["static"].abs().max() > 0
+    assert (logits["static"] - start).abs().max() > 0
     assert logits["learned"].std(0).max() > 0  # it depends on the question
     distinct = len(whole.train_questions) + len(whole.eval_questions)
     assert whole.reader.forwards == distinct  # one reader for both policies, and every question once
@@ -402,8 +403,9 @@ def test_a_static_run_has_no_second_static_policy(asked_for):
     whole = Experiment(config, train_questions, eval_questions, graph, policy, Runner(graph, config.seed))
     policies, _ = train_all(whole, Accelerator(cpu=True))
     assert list(policies) == ["learned", "untrained"]
-    assert policies["untrained"].edge_logits.abs().max() == 0
-    assert policies["learned"].edge_logits.abs().max() > 0
+    start = torch.full((graph.num_edges,), logit(initial_probability(graph)))
+    assert torch.equal(policies["untrained"].edge_logits, start)
+    assert (policies["learned"].edge_logits - start).abs().max() > 0
 
 
 AFTER_BF16 = """

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import Knows, chain, readers
 
-from dynagent.agents import MajorityVote
+from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
 
 teams = st.lists(

@@ -64,9 +64,9 @@ def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
     parameters = parameters_of(nbformat.read(TRAIN, 4))
     assert set(parameters) <= {field.name for field in fields(RunConfig)}
     needed = "dataset data_source team edge_llm agent_llm num_iterations batch_size graphs_per_question learning_rate"
-    needed += " baseline sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
+    needed += " estimator sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
     assert set(needed.split()) <= set(parameters)
-    assert RunConfig.from_parameters(parameters) == RunConfig()
+    assert RunConfig.from_parameters(parameters) == RunConfig.from_parameters({})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "params").glob("*.yaml")), ids=lambda path: path.name)
@@ -99,7 +99,7 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
     record = RunRecord.load(run_folder(config) / "record.json")
     assert record.parameters == config.to_dict()
     assert record.questions["evaluation"]["n"] == 64
-    assert len(record.history) == config.num_iterations
+    assert len(record.history) == config.steps(record.questions["training"]["n"])
     assert all(len(source["sha256"]) == 64 for source in record.sources)
     assert {"training", "edge_probs", "by_area", "graphs"} == {
         p.stem for p in (run_folder(config) / "figures").iterdir()

@@ -35,7 +35,7 @@ REQUIREMENTS = [
 ]
 
 TOP_LEVEL = {
-    *("dynagent", "notebooks", "results", "tests", ".ci", ".github", ".git"),
+    *("dynagent", "experiments", "notebooks", "results", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
     *(".gitignore", ".gitattributes", ".pre-commit-config.yaml"),

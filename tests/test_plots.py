@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from toy import Knows, one_thread, readers, toy_graph  # noqa: F401
 
-from dynagent.agents import MajorityVote
+from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
 from dynagent.plots import (
     COLOURS,

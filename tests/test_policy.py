@@ -11,7 +11,7 @@ from toy import ToyQuestion, one_thread, readers, save_tiny_backbone  # noqa: F4
 
 from dynagent.llm.features import QuestionReader
 from dynagent.llm.transformers import READOUTS, TransformersModel
-from dynagent.policy import EdgePolicy, StaticEdgePolicy
+from dynagent.policy import EdgePolicy, StaticEdgePolicy, initial_probability
 
 GRAPH = readers(3)
 TEXTS = [
@@ -54,12 +54,26 @@ def fitted(policy: EdgePolicy, questions=QUESTIONS) -> EdgePolicy:
 @pytest.mark.parametrize("standardize", [True, False])
 def test_every_edge_of_every_question_starts_at_the_initial_probability(backbone, probability, standardize):
     dynamic = EdgePolicy.from_backbone(backbone, GRAPH, initial_probability=probability, standardize=standardize)
-    static = StaticEdgePolicy.for_graph(GRAPH, initial_probability=probability)
+    static = StaticEdgePolicy.for_graph(GRAPH, probability)
     expected = torch.full((len(QUESTIONS), GRAPH.num_edges), math.log(probability / (1 - probability)))
     assert torch.equal(dynamic.edge_logits_of(QUESTIONS), expected)
     assert torch.equal(fitted(dynamic).edge_logits_of(QUESTIONS), expected)
     assert torch.equal(static.edge_logits_of(QUESTIONS), expected)
     torch.testing.assert_close(expected.sigmoid(), torch.full_like(expected, probability), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("num_agents", "probability"), [(1, 0.375), (8, 0.375), (16, 0.375), (24, 0.25), (64, 6 / 64)])
+def test_by_default_six_agents_are_heard_on_average_and_of_few_at_most_three_in_eight(num_agents, probability):
+    graph = readers(num_agents)
+    assert initial_probability(graph) == probability
+    logits = StaticEdgePolicy.for_graph(graph).edge_logits_of(QUESTIONS)
+    torch.testing.assert_close(logits.sigmoid(), torch.full_like(logits, probability), rtol=0, atol=1e-6)
+
+
+def test_a_new_dynamic_policy_starts_at_the_default_of_its_graph(model):
+    for graph in (readers(3), readers(24)):
+        probs = EdgePolicy.from_backbone(QuestionReader(model), graph).edge_logits_of(QUESTIONS).sigmoid()
+        torch.testing.assert_close(probs, torch.full_like(probs, initial_probability(graph)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.1])
@@ -110,12 +124,13 @@ def test_logits_that_were_read_out_stay_what_they_were(kind):
 # --- standardisation ---------------------------------------------------------------------------------------------
 
 
-def test_features_are_standardised_over_the_training_questions_and_divided_by_their_number(model):
+def test_features_are_standardised_over_the_training_questions_and_have_norm_1(model):
     policy = fitted(EdgePolicy.from_backbone(QuestionReader(model), GRAPH))
     features = policy.encode(QUESTIONS)  # [n, H]
     standardised = (features - policy.feature_mean) / policy.feature_scale
     torch.testing.assert_close(standardised.mean(0), torch.zeros(16), rtol=0, atol=1e-6)
-    torch.testing.assert_close(standardised.std(0, correction=0), torch.full((16,), 1 / 16), rtol=1e-4, atol=0)
+    torch.testing.assert_close(standardised.std(0, correction=0), torch.full((16,), 1 / 4), rtol=1e-4, atol=0)
+    assert float(standardised.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
     with torch.no_grad():
         policy.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     expected = standardised @ policy.head.weight.T + policy.head.bias
@@ -171,7 +186,7 @@ def test_a_saved_policy_is_a_small_folder_without_the_backbone(backbone, tmp_pat
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     identity = TransformersModel.load(backbone).identity
     assert (config["backbone"], config["backbone_identity"]) == (backbone, identity)
-    assert (config["readout"], config["hidden_size"], config["num_edges"]) == ("last_hidden", 16, 9)
+    assert (config["readout"], config["hidden_size"], config["num_edges"]) == ("mean_hidden", 16, 9)
 
 
 def test_a_policy_on_a_reader_of_another_precision_comes_back(backbone, tmp_path):

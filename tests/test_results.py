@@ -104,12 +104,14 @@ def test_a_whole_number_and_its_float_are_the_same_run():
 
 def test_every_other_parameter_is_part_of_the_name():
     changed = {
-        "num_iterations": 201, "batch_size": 5, "graphs_per_question": 17, "learning_rate": 0.2, "baseline": "none",
+        "num_iterations": 201, "batch_size": 5, "graphs_per_question": 17, "learning_rate": 0.2,
+        "estimator": "reinforce", "optimizer": "sgd", "schedule": "linear", "early_stopping": 0.25, "bias_speed": 2.0,
+        "head": "agent_aware", "backbone_learning_rate": 1e-3, "tune": "lora", "cmmlu_source": "a", "recordings": "a",
         "sparsity": 0.1, "order": "fixed", "decide": "all", "mixed_precision": "bf16", "seed": 1, "preset": "smoke",
         "dataset": "sample", "data_source": "hub", "train_split": "dev", "eval_split": "val", "train_limit": 10,
         "eval_limit": 10, "team": "languages", "num_truthful": 5, "num_adversarial": 5, "num_per_domain": 3,
         "adversary": "constant", "edge_llm": "a/b", "agent_llm": "a/b", "agent_mode": "letter", "temperature": 0.3,
-        "edge_policy": "static", "readout": "mean_hidden", "standardize": False, "head_init": "default",
+        "edge_policy": "static", "readout": "last_hidden", "standardize": False, "head_init": "default",
         "initial_probability": 0.6,
     }  # fmt: skip
     base = RunConfig()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from toy import Knows, chain, enumerate_dags, is_acyclic, naive_outcomes, naive_visit, one_thread, readers  # noqa: F401
 
-from dynagent.agents import MajorityVote
+from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
 from dynagent.sampling import edge_noise, log_prob, most_probable_dags, sample_dags
 

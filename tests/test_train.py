@@ -1,9 +1,12 @@
 """Training: steps by hand, a world whose optimum is known, seeds, several processes, numbers that are none."""
 
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,36 +14,42 @@ import pytest
 import torch
 from accelerate import Accelerator
 from toy import (
-    BASELINE_NAMES,
+    EXPECTATIONS,
     Knows,
     Lucky,
     ToyPolicy,
+    decision_subsets,
     expected_utility,
     one_thread,  # noqa: F401
     readers,
     toy_graph,
     toy_questions,
-    train_with_every_baseline,
+    train_with_every_estimator,
     utilities_of_subsets,
 )
 
-from dynagent.agents import MajorityVote
 from dynagent.config import RunConfig, TrainConfig
+from dynagent.decision import MajorityVote
+from dynagent.estimators import ESTIMATORS
 from dynagent.evaluate import compare_wirings, evaluate
 from dynagent.execution import Runner
 from dynagent.experiment import build_policy
 from dynagent.graph import AgentGraph
 from dynagent.policy import EdgePolicy, StaticEdgePolicy
+from dynagent.sampling import edge_noise
 from dynagent.train import data_order, train
+
+DRAWING = [name for name in ESTIMATORS if name not in EXPECTATIONS]
 
 
 class Spy(Runner):
-    """Remembers what it ran, and can give utilities of its own."""
+    """Remembers what it ran and averaged, and can give utilities of its own."""
 
     def __init__(self, graph, utility_at=None, seed=0):
         super().__init__(graph, seed)
         self.questions, self.adjacency, self.utility = [], [], []
-        self.utility_at = utility_at or {}  # by iteration
+        self.averaged = []  # questions of the expectations
+        self.utility_at = utility_at or {}  # by the number of the call
 
     def run(self, questions, adjacency):
         outcome = super().run(questions, adjacency)
@@ -51,9 +60,16 @@ class Spy(Runner):
         self.utility.append(outcome.utility)
         return outcome
 
+    def expected_utility(self, questions, edge_probs, noise=None):
+        utility = super().expected_utility(questions, edge_probs, noise)
+        value = self.utility_at.get(len(self.averaged))
+        self.averaged.append([question.id for question in questions])
+        return utility if value is None else utility + value
+
 
 def fit(policy, graph, questions, runner=None, **options):
-    config = TrainConfig(**options)
+    """A training on drawn graphs, unless another estimator is named."""
+    config = TrainConfig(**({"estimator": "leave_one_out"} | options))
     return train(policy, graph, questions, config, runner=runner, accelerator=Accelerator(cpu=True))
 
 
@@ -65,22 +81,22 @@ def mixed_graph() -> AgentGraph:
 # --- a step, by hand -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("baseline", BASELINE_NAMES)
-def test_steps_are_those_of_the_plain_formula(baseline):
+@pytest.mark.parametrize("estimator", DRAWING)
+def test_steps_are_those_of_the_plain_formula(estimator):
     """minus mean (utility - baseline) x sum of log p or log (1 - p), plus the penalty; then a step of Adam."""
     graph, questions = AgentGraph([Lucky(0.6), Lucky(0.4), Lucky(0.5)], MajorityVote()), toy_questions(40)
     policy, runner = StaticEdgePolicy.for_graph(graph, 0.4).double(), Spy(graph)
     logits = policy.edge_logits.detach().clone()
     options = {"num_iterations": 3, "batch_size": 5, "graphs_per_question": 4, "learning_rate": 0.1, "sparsity": 0.03}
-    history = fit(policy, graph, questions, runner, baseline=baseline, **options)
+    history = fit(policy, graph, questions, runner, estimator=estimator, **options)
     first, second = torch.zeros_like(logits), torch.zeros_like(logits)  # Adam's moments
     average = 0.0
     for step, (row, utility) in enumerate(zip(history.rows, runner.utility, strict=True), start=1):
         probs, gradient = logits.sigmoid(), torch.zeros_like(logits)
-        subtracted = torch.full((5, 4), average if baseline == "moving_average" else 0.0)
+        subtracted = torch.full((5, 4), average if estimator == "moving_average" else 0.0)
         for b in range(5):
             for k in range(4):
-                if baseline == "leave_one_out":
+                if estimator == "leave_one_out":
                     subtracted[b, k] = sum(float(utility[b, i]) for i in range(4) if i != k) / 3
                 for edge, (source, target) in enumerate(graph.potential_edges.tolist()):
                     if target == graph.decision_node:
@@ -97,11 +113,180 @@ def test_steps_are_those_of_the_plain_formula(baseline):
     torch.testing.assert_close(policy.edge_logits.detach(), logits, rtol=0, atol=1e-5)
 
 
+def enumerated_gradient(logits, graph, questions):
+    """Of the utility averaged over every choice of voters and over the questions: [E]."""
+    subsets = decision_subsets(graph)[:, graph.decision_edges]  # [S, N]
+    logits = logits.clone().requires_grad_()
+    probs = logits[graph.decision_edges].sigmoid()
+    weights = torch.where(subsets, probs, 1 - probs).prod(-1)  # [S]
+    (weights @ utilities_of_subsets(graph, questions).mean(0).double()).backward()
+    return logits.grad
+
+
+def local_gradient(logits, graph, questions, noise):
+    """For each voter the gain of hearing it, the others being drawn by the noise [B, K, N]: [E]."""
+    voters = graph.decision_edges.nonzero().flatten()
+    probs, gradient = logits.sigmoid(), torch.zeros_like(logits)
+    drawn = noise < probs[voters]  # [B, K, N]
+    for place, edge in enumerate(voters.tolist()):
+        utilities = []
+        for heard in (True, False):
+            edges = torch.zeros(*noise.shape[:2], graph.num_edges, dtype=torch.bool)
+            edges[..., voters] = drawn
+            edges[..., edge] = heard
+            utilities.append(Runner(graph).run(questions, graph.adjacency(edges)).utility)
+        gradient[edge] = probs[edge] * (1 - probs[edge]) * (utilities[0] - utilities[1]).mean()
+        assert place < noise.shape[-1]
+    return gradient
+
+
+@pytest.mark.parametrize("estimator", EXPECTATIONS)
+def test_steps_of_an_expectation_are_those_of_the_plain_formula(estimator):
+    """By stochastic gradient descent, so that a step is the gradient itself."""
+    graph, questions = AgentGraph([Lucky(0.6), Lucky(0.4), Lucky(0.5)], MajorityVote()), toy_questions(40)
+    policy = StaticEdgePolicy.for_graph(graph, 0.4).double()
+    logits = policy.edge_logits.detach().clone()
+    options = {"batch_size": 5, "graphs_per_question": 4, "learning_rate": 0.5, "optimizer": "sgd", "sparsity": 0.03}
+    config = TrainConfig(estimator=estimator, **options)
+    history = train(policy, graph, questions, config, accelerator=Accelerator(cpu=True))
+    generator = config.generator("graphs")
+    assert len(history.rows) == 8
+    for row, indices in zip(history.rows, data_order(40, config).tolist(), strict=True):
+        batch = [questions[i] for i in indices]
+        noise = edge_noise(5, 4, graph.num_edges, generator)[:, :, 0][..., graph.decision_edges]
+        probs = logits.sigmoid()
+        if estimator == "exact":
+            gradient = enumerated_gradient(logits, graph, batch)
+            expected = expected_utility(probs.expand(5, -1), graph, batch)
+            assert row["utility"] == pytest.approx(expected, abs=1e-6)
+        else:
+            gradient = local_gradient(logits, graph, batch, noise)
+        gradient = gradient - 0.03 * probs * (1 - probs) * graph.decision_edges
+        assert row["gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-4)
+        assert row["baseline"] == 0
+        logits = logits + 0.5 * gradient
+    assert (logits - policy.edge_logits.detach()).abs().max() < 1e-5
+    assert float(history.rows[-1]["gradient_norm"]) > 1e-2
+    assert (logits[graph.decision_edges] - logits[0]).abs().max() > 0.1, "the policy has moved"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1.0] * 8),
+        ("linear", [1 - step / 8 for step in range(8)]),
+        ("cosine", [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]),
+    ],
+)
+def test_a_schedule_scales_the_step(schedule, factors):
+    graph, questions = AgentGraph([Lucky(0.6), Lucky(0.4), Lucky(0.5)], MajorityVote()), toy_questions(40)
+    policy = StaticEdgePolicy.for_graph(graph).double()
+    logits = policy.edge_logits.detach().clone()
+    options = {"batch_size": 5, "learning_rate": 2.0, "optimizer": "sgd", "schedule": schedule}
+    fit(policy, graph, questions, estimator="exact", **options)
+    for factor, indices in zip(factors, data_order(40, TrainConfig(batch_size=5)).tolist(), strict=True):
+        gradient = enumerated_gradient(logits, graph, [questions[i] for i in indices])
+        logits = logits + 2.0 * factor * gradient
+    torch.testing.assert_close(policy.edge_logits.detach(), logits, rtol=0, atol=1e-5)
+
+
+def test_auto_is_one_pass_over_the_questions():
+    graph, questions = toy_graph(), toy_questions(26)
+    runner = Spy(graph)
+    history = fit(StaticEdgePolicy.for_graph(graph), graph, questions, runner, num_iterations="auto", batch_size=4)
+    assert len(history.rows) == len(runner.questions) == 6
+    asked = list(chain.from_iterable(runner.questions))
+    assert len(asked) == len(set(asked)) == 24
+
+
+# --- early stopping
+
+
+class Watched(Spy):
+    """Remembers the weights at every look at the held-out questions, the only graphs that "exact" runs."""
+
+    def __init__(self, graph, policy, scores=None):
+        super().__init__(graph)
+        self.policy, self.scores, self.weights = policy, scores, []
+
+    def run(self, questions, adjacency):
+        self.weights.append({name: value.clone() for name, value in self.policy.state_dict().items()})
+        outcome = super().run(questions, adjacency)
+        if self.scores:
+            outcome.utility.fill_(self.scores.get(len(self.weights) - 1, 0.3))
+        return outcome
+
+
+def stopped_early(graph, questions, scores=None, **options):
+    policy = ToyPolicy.for_graph(graph)
+    runner = Watched(graph, policy, scores)
+    options = {"estimator": "exact", "num_iterations": 60, "early_stopping": 0.25, "learning_rate": 0.1} | options
+    history = fit(policy, graph, questions, runner, **options)
+    return policy, runner, history
+
+
+def test_early_stopping_gives_back_the_weights_of_the_best_moment():
+    """The first of the best ones, whatever came later; the utilities are dictated."""
+    policy, runner, history = stopped_early(toy_graph(), toy_questions(40), {4: 0.6, 11: 0.8, 13: 0.8, 19: 0.7})
+    assert len(history.rows) == 60
+    assert len(runner.weights) == 20
+    for name, value in policy.state_dict().items():
+        assert torch.equal(value, runner.weights[11][name]), name
+    assert not any(torch.equal(policy.head.bias, runner.weights[i]["head.bias"]) for i in (4, 13, 19))
+
+
+def test_early_stopping_looks_at_the_most_probable_graphs_of_the_held_out_questions():
+    graph, questions = toy_graph(), toy_questions(40)
+    policy, runner, _ = stopped_early(graph, questions)
+    scores = [float(utility.mean()) for utility in runner.utility]
+    assert len(set(scores)) > 1
+    assert all(set(asked) == set(runner.questions[0]) and len(asked) == 10 for asked in runner.questions)
+    held_out = [question for question in questions if question.id in runner.questions[0]]
+    edges = policy.edge_logits_of(held_out) > 0
+    outcome = Runner(graph).run(held_out, graph.adjacency(edges & graph.decision_edges)[:, None])
+    assert float(outcome.utility.mean()) == max(scores)
+
+
+@pytest.mark.parametrize("num_iterations", [60, "auto"])
+def test_early_stopping_never_trains_on_held_out_questions(num_iterations):
+    questions = toy_questions(42)
+    _, runner, history = stopped_early(toy_graph(), questions, num_iterations=num_iterations)
+    trained_on, held_out = set(chain.from_iterable(runner.averaged)), set(runner.questions[0])
+    assert not trained_on & held_out
+    assert len(held_out) == 10
+    assert len(history.rows) == (60 if num_iterations == 60 else 32 // 4)
+    assert len(trained_on) == 32
+
+
+def test_without_early_stopping_no_question_is_held_out():
+    policy, runner, _ = stopped_early(toy_graph(), toy_questions(40), early_stopping=0)
+    assert runner.weights == []
+    assert len(set(chain.from_iterable(runner.averaged))) == 40
+    assert policy.head.weight.abs().max() > 0
+
+
+def test_held_out_questions_depend_on_the_seed():
+    chosen = [frozenset(stopped_early(toy_graph(), toy_questions(40), seed=s)[1].questions[0]) for s in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+@pytest.mark.parametrize("estimator", EXPECTATIONS)
+def test_an_expectation_of_agents_that_read_is_refused(estimator):
+    """Edges between agents would matter, too, and their gradient would be missing."""
+    graph = mixed_graph()
+    message = (
+        "The estimators 'exact' and 'local_expectation' are for agents that do not read each other: choose "
+        "'leave_one_out' for this team."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), estimator=estimator)
+
+
 @pytest.mark.parametrize("kind", [ToyPolicy, StaticEdgePolicy])
 def test_number_of_edges_is_that_of_the_policy_that_drew_the_graphs(kind):
     """Expected before the step, like the row's utility, whatever the policy."""
     graph, questions = toy_graph(), toy_questions(12)
-    policy = kind.for_graph(graph, initial_probability=0.3)
+    policy = kind(4 * 3 + 4, 0.3) if kind is StaticEdgePolicy else kind.for_graph(graph, initial_probability=0.3)
     (row,) = fit(policy, graph, questions, num_iterations=1, learning_rate=0.5).rows
     assert row["num_edges"] == pytest.approx(4 * 0.3)
 
@@ -110,7 +295,7 @@ def test_moving_average_starts_at_zero_and_follows_the_utilities():
     graph, questions = mixed_graph(), toy_questions(40)
     runner = Spy(graph)
     policy = StaticEdgePolicy.for_graph(graph)
-    history = fit(policy, graph, questions, runner, baseline="moving_average", num_iterations=12)
+    history = fit(policy, graph, questions, runner, estimator="moving_average", num_iterations=12)
     assert history.column("utility") == pytest.approx([float(utility.mean()) for utility in runner.utility])
     expected, average = [0.0], None
     for utility in history.column("utility"):
@@ -137,7 +322,8 @@ def test_the_penalty_falls_on_the_edges_that_are_decided(decide):
 # --- a world whose optimum is known ----------------------------------------------------------------------------------
 
 
-def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can():
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can(estimator):
     graph, questions = toy_graph(), toy_questions(40)
     best_static = float(utilities_of_subsets(graph, questions).mean(0).max())
     assert best_static == pytest.approx(0.7)
@@ -145,7 +331,8 @@ def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can():
     dynamic = ToyPolicy.for_graph(graph)
     logits = dynamic.edge_logits_of(questions)
     before = expected_utility(logits.sigmoid(), graph, questions)
-    history = fit(dynamic, graph, questions, num_iterations=150, batch_size=8, learning_rate=0.1)
+    options = {"estimator": estimator, "num_iterations": 150, "batch_size": 8, "learning_rate": 0.1}
+    history = fit(dynamic, graph, questions, **options)
     probs = dynamic.edge_logits_of(questions).sigmoid()
     after = expected_utility(probs, graph, questions)
     assert before < best_static
@@ -158,7 +345,7 @@ def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can():
     assert sum(late) / len(late) > 0.9
 
     static = StaticEdgePolicy.for_graph(graph)
-    fit(static, graph, questions, num_iterations=150, batch_size=8, learning_rate=0.1)
+    fit(static, graph, questions, **options)
     probs = static.edge_logits_of(questions).sigmoid()
     assert best_static - 0.02 < expected_utility(probs, graph, questions) <= best_static
 
@@ -296,7 +483,7 @@ def two_processes(tmp_path_factory) -> list[dict]:
     script = folder / "train.py"
     script.write_text(
         "import sys, torch, toy\n"
-        "torch.save(toy.train_with_every_baseline(), sys.argv[1])\n"
+        "torch.save(toy.train_with_every_estimator(), sys.argv[1])\n"
         "torch.distributed.destroy_process_group()\n"
     )
     with socket.socket() as free:
@@ -328,10 +515,10 @@ def two_processes(tmp_path_factory) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def one_process() -> dict:
-    return train_with_every_baseline()
+    return train_with_every_estimator()
 
 
-TRAININGS = [f"{baseline}/{policy}" for baseline in BASELINE_NAMES for policy in ("ToyPolicy", "StaticEdgePolicy")]
+TRAININGS = [f"{estimator}/{policy}" for estimator in ESTIMATORS for policy in ("ToyPolicy", "StaticEdgePolicy")]
 
 
 @pytest.mark.parametrize("training", TRAININGS)
@@ -376,12 +563,12 @@ def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_pro
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("baseline", BASELINE_NAMES)
-def test_a_loss_that_is_not_finite_stops_the_training(value, baseline):
-    graph, questions = readers(2), toy_questions(8)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_loss_that_is_not_finite_stops_the_training(value, estimator):
+    graph, questions = toy_graph() if estimator in EXPECTATIONS else readers(2), toy_questions(8)
     policy = StaticEdgePolicy.for_graph(graph)
     with pytest.raises(FloatingPointError, match="iteration 3 is not finite"):
-        fit(policy, graph, questions, Spy(graph, {3: value}), baseline=baseline, num_iterations=5)
+        fit(policy, graph, questions, Spy(graph, {3: value}), estimator=estimator, num_iterations=5)
     assert policy.edge_logits.isfinite().all(), "the weights are those of the last good step"
 
 

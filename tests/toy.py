@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynagent.agents import MajorityVote
+from dynagent.decision import MajorityVote
+from dynagent.estimators import ESTIMATORS
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.policy import EdgePolicy, StaticEdgePolicy
@@ -28,6 +29,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+EXPECTATIONS = ("local_expectation", "exact")  # estimators for agents that do not read
 
 
 # --- teams -----------------------------------------------------------------------------------------------------
@@ -232,11 +236,9 @@ def save_tiny_backbone(folder: Path, seed: int = 0) -> str:
 
 # --- trainings that several processes repeat -------------------------------------------------------------------------
 
-BASELINE_NAMES = ("none", "moving_average", "leave_one_out")
 
-
-def train_with_every_baseline() -> dict[str, Any]:
-    """Rows and weights of 20 steps in double precision, by baseline and policy, in one process or in several.
+def train_with_every_estimator() -> dict[str, Any]:
+    """Rows and weights of 20 steps in double precision, by estimator and policy, in one process or in several.
 
     The last entry is the error of a batch that several processes cannot share.
     """
@@ -245,17 +247,17 @@ def train_with_every_baseline() -> dict[str, Any]:
     from dynagent.config import TrainConfig
     from dynagent.train import train
 
-    team = [Knows((0,), reads=True), Lucky(0.6), Lucky(0.8, reads=True)]
-    graph = AgentGraph(team, MajorityVote())
     questions = toy_questions(30)
     accelerator = Accelerator(cpu=True)
     shared: dict[str, Any] = {"num_iterations": 20, "graphs_per_question": 2, "sparsity": 0.02, "seed": 5}
     results: dict[str, Any] = {"num_processes": accelerator.num_processes}
-    for baseline in BASELINE_NAMES:
-        config = TrainConfig(baseline=baseline, batch_size=6, **shared)
+    for estimator in ESTIMATORS:
+        config = TrainConfig(estimator=estimator, batch_size=6, **shared)
+        reads = estimator not in EXPECTATIONS
+        graph = AgentGraph([Knows((0,), reads=reads), Lucky(0.6), Lucky(0.8, reads=reads)], MajorityVote())
         for policy in (ToyPolicy.for_graph(graph).double(), StaticEdgePolicy.for_graph(graph).double()):
             history = train(policy, graph, questions, config, accelerator=accelerator)
-            results[f"{baseline}/{type(policy).__name__}"] = {"rows": history.rows, "weights": policy.state_dict()}
+            results[f"{estimator}/{type(policy).__name__}"] = {"rows": history.rows, "weights": policy.state_dict()}
     try:
         train(StaticEdgePolicy.for_graph(graph), graph, questions, TrainConfig(batch_size=5), accelerator=accelerator)
     except ValueError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dynagent.llm.base import Chat, ChatModel, Reply, Request
-from dynagent.llm.recorded import Recorded
+from dynagent.llm.recorded import Recorded, RecordedAnswers
 from dynagent.llm.transformers import TransformersModel
 
-__all__ = ["Chat", "ChatModel", "Recorded", "Reply", "Request", "TransformersModel", "load_llm"]
+__all__ = ["Chat", "ChatModel", "Recorded", "RecordedAnswers", "Reply", "Request", "TransformersModel", "load_llm"]
 
 
 def load_llm(name: str, *, dtype: str = "bfloat16", device: str | None = None) -> Recorded:

@@ -32,20 +32,31 @@ class QuestionReader:
         self.forwards = 0
         self._known: dict[str, Tensor] = {}  # [3, H] for each question id
 
+    @property
+    def name(self) -> str:
+        return self.model.source.name
+
+    @property
+    def identity(self) -> str:
+        return self.model.identity
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.hidden_size
+
     @classmethod
     def load(cls, name: str, **options: Any) -> QuestionReader:
         """By alias, hub id or folder, as in `dynagent.llm.load_llm`."""
         return cls(TransformersModel.load(name, **options))
 
-    def read(self, questions: Sequence[Any], readout: str = "last_hidden") -> Tensor:
+    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32.
 
         Args:
             questions: objects with `id` and `render()`.
             readout: one of `dynagent.llm.transformers.READOUTS`.
         """
-        if readout not in READOUTS:
-            raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
+        _check_readout(readout)
         distinct = {question.id: question for question in questions}
         if distinct.keys() - self._known.keys():
             self._known = _load(self.path)
@@ -72,6 +83,50 @@ class QuestionReader:
                 bar.update(len(batch))
 
 
+class RecordedReader:
+    """Features that were recorded earlier, for questions whose text need not be here; the model is not loaded.
+
+    Raises:
+        ValueError: for a file that is missing, and on reading a question that the file lacks.
+    """
+
+    forwards = 0
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise ValueError(f"There are no recorded features {path}: `make record` makes them.")
+        self.path = path
+        self.identity = path.stem
+        self.name = path.stem.rsplit("-", 2)[0]  # without hash and dtype
+        self._known = _load(path)
+        self.hidden_size = next(iter(self._known.values())).shape[1]
+
+    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
+        """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
+        _check_readout(readout)
+        missing = [question.id for question in questions if question.id not in self._known]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
+                "`make record` adds what is missing."
+            )
+        column = READOUTS.index(readout)
+        return torch.stack([self._known[question.id][column] for question in questions]).float()
+
+
+def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path) -> Path:
+    """Record the features of the questions in half precision, all readouts, for a `RecordedReader`."""
+    stacked = torch.stack([reader.read(questions, readout) for readout in READOUTS], 1)  # [n, 3, H]
+    path = folder / f"{reader.identity}.safetensors"
+    _save(path, {question.id: row.half() for question, row in zip(questions, stacked, strict=True)})
+    return path
+
+
+def _check_readout(readout: str) -> None:
+    if readout not in READOUTS:
+        raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         return {}
@@ -84,4 +139,5 @@ def _save(path: Path, features: dict[str, Tensor]) -> None:
     save_file({"features": torch.stack(list(features.values()))}, temporary, {"ids": json.dumps(list(features))})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
+    temporary.chmod(0o644)  # safetensors leaves it to its owner alone
     temporary.replace(path)

@@ -1,19 +1,20 @@
-"""A model whose replies are remembered, in memory and on disk: the same call is never made twice."""
+"""Replies on record: with a model behind them, so that the same call is never made twice, or with none at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from dynagent.llm.base import ChatModel, Reply, Request
+from dynagent.llm.base import Chat, ChatModel, Reply, Request
 from dynagent.progress import progress
-from dynagent.sources import cache_dir
+from dynagent.sources import PINNED, Source, cache_dir, file_sha256
 
 
 @dataclass
@@ -25,7 +26,31 @@ class Usage:
     model_calls: int = 0  # replies that the model computed, not found on record
 
 
-class Recorded:
+class _Replies:
+    """Replies by their key, and a count of what was asked for."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._asked: set[str] = set()
+        self._replies: dict[str, Reply] = {}
+
+    def _count(self, keys: list[str], distinct: set[str]) -> None:
+        self.usage.calls += len(keys)
+        self.usage.distinct_calls += len(distinct - self._asked)
+        self._asked |= distinct
+
+    def usage_of_run(self) -> dict[str, int]:
+        """Calls asked for, distinct ones, and the tokens of the distinct ones, wherever their replies came from."""
+        replies = [self._replies[key] for key in self._asked if key in self._replies]
+        return {
+            "calls": self.usage.calls,
+            "distinct_calls": len(replies),
+            "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+            "completion_tokens": sum(reply.completion_tokens for reply in replies),
+        }
+
+
+class Recorded(_Replies):
     """Replies from a record, and from the model where the record has none.
 
     The record is an append-only file of one JSON object a line, keyed by `Request.key`. A batch is a function of
@@ -38,12 +63,10 @@ class Recorded:
     """
 
     def __init__(self, model: ChatModel, path: Path | None = None) -> None:
+        super().__init__()
         self.model = model
         self.identity = model.identity
         self.path = path or cache_dir() / "calls" / f"{model.identity}.jsonl"
-        self.usage = Usage()
-        self._asked: set[str] = set()
-        self._replies: dict[str, Reply] = {}
         self._end = 0  # of what was read of the file, in bytes
         self._read_on()
 
@@ -58,9 +81,9 @@ class Recorded:
 
     def _read_on(self) -> None:
         """Take in what the file has gained, perhaps from another process; a key's first line counts."""
-        records, self._end = _read(self.path, self._end)
-        for key, reply in records:
-            self._replies.setdefault(key, reply)
+        lines, self._end = _read(self.path, self._end)
+        for line in lines:
+            self._replies.setdefault(line.key, line.reply)
 
     def _complete(self, distinct: dict[str, Request], desc: str) -> None:
         self._read_on()
@@ -87,38 +110,150 @@ class Recorded:
             line |= {"origin": list(request.origin), "origin_key": request.origin_key(self.identity)}
         return line | {name: value for name, value in asdict(reply).items() if value is not None}
 
-    def _count(self, keys: list[str], distinct: set[str]) -> None:
-        self.usage.calls += len(keys)
-        self.usage.distinct_calls += len(distinct - self._asked)
-        self._asked |= distinct
 
-    def usage_of_run(self) -> dict[str, int]:
-        """Calls asked for, distinct ones, and the tokens of the distinct ones, wherever their replies came from."""
-        replies = [self._replies[key] for key in self._asked if key in self._replies]
-        return {
-            "calls": self.usage.calls,
-            "distinct_calls": len(replies),
-            "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-            "completion_tokens": sum(reply.completion_tokens for reply in replies),
-        }
+@dataclass(frozen=True)
+class OriginRequest(Request):
+    """A request about a question whose text is not on record: a record can reply, and a model meets the error."""
+
+    prompt: str | Chat = field(init=False, repr=False, compare=False)  # never set: reading it ends in __getattr__
+    question: Any = field(kw_only=True, repr=False, compare=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "prompt":
+            return self.question.render()
+        raise AttributeError(name)
 
 
-def _read(path: Path, start: int) -> tuple[list[tuple[str, Reply]], int]:
+class RecordedAnswers(_Replies):
+    """Replies from a record and no model: found by the requests' origin, so that no question's text is needed.
+
+    Args:
+        path: a file that `Recorded` has written for agents' requests; its name is the model's identity.
+
+    Raises:
+        ValueError: for a file that is missing, malformed or another model's, or that contradicts itself; and where a
+            reply is asked for that it lacks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        if not path.exists():
+            raise ValueError(f"There are no recorded answers {path}: `make record` makes them.")
+        self.path = path
+        self.identity = path.stem
+        self._versions: dict[tuple[str, ...], str] = {}  # of the prompt, by the rest of the origin
+        for line in _read(path)[0]:
+            if line.origin:
+                self._take(line)
+
+    @property
+    def source(self) -> Source:
+        """The file of the record."""
+        return recorded_source(self.path)
+
+    def reply(self, requests: Sequence[Request], desc: str = "") -> list[Reply]:
+        """Replies in the order of the requests; equal requests are one call."""
+        keys = [request.origin_key(self.identity) for request in requests]
+        distinct = dict(zip(keys, requests, strict=True))
+        missing = [request for key, request in distinct.items() if key not in self._replies]
+        if missing:
+            raise ValueError(self._explain(missing))
+        self._count(keys, set(distinct))
+        return [self._replies[key] for key in keys]
+
+    def _take(self, line: _Line) -> None:
+        # A written reply's key also holds its temperature, which is not on the line.
+        if line.reply.text is None and line.origin_key != Request("", origin=line.origin).origin_key(self.identity):
+            raise ValueError(f"{self.path} holds answers of another model than its name says: give it its own name.")
+        if self._replies.setdefault(line.origin_key, line.reply) != line.reply:
+            raise ValueError(f"{self.path} has two different replies to {', '.join(line.origin)}: take one out.")
+        version, rest = _version_and_rest(line.origin)
+        self._versions[rest] = version
+
+    def _explain(self, missing: list[Request]) -> str:
+        """Why replies are missing, and which command records them."""
+        mode, kind, version, question, _ = missing[0].origin
+        found = self._versions.get(_version_and_rest(missing[0].origin)[1])
+        why = f"were recorded with another version of the prompt ({found}, not {version})" if found else "are missing"
+        return (
+            f"{len(missing)} answers {why} in {self.path}, the first to question {question} (mode {mode!r}, asked for "
+            f"the {kind} option): `{_record_command('agent', model_name(self.path), f' --agent-mode {mode}')}` records "
+            "them."
+        )
+
+
+def _version_and_rest(origin: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """An agent's origin is its mode, the kind of option that it asks for, the prompt's version, question, heard."""
+    return origin[2], (*origin[:2], *origin[3:])
+
+
+def model_name(path: Path) -> str:
+    """The model whose answers or features a file holds: the file's name without hash and precision."""
+    return path.stem.rsplit("-", 2)[0]
+
+
+def recorded_file(folder: Path, role: str, model: str) -> Path:
+    """The file with the answers (role "agent") or the features (role "edge") of a model: alias, hub id or folder.
+
+    Raises:
+        ValueError: if not exactly one file in the folder is this model's.
+    """
+    files = sorted(folder.glob({"agent": "*.jsonl", "edge": "*.safetensors"}[role]))
+    files = [file for file in files if len(file.stem.rsplit("-", 2)) == 3]
+    name = re.sub(r"[^a-z0-9.]+", "-", model.lower())
+    pinned = f"-{PINNED[model].sha256[:12]}-" if model in PINNED else ""
+    found = [file for file in files if model_name(file) == name and pinned in file.name]
+    if not found:
+        known = ", ".join(model_name(file) for file in files) or "none"
+        raise ValueError(
+            f"{folder} has no record of the {role} LLM {model} (it has: {known}): name one of them, or "
+            f"`{_record_command(role, model)}` adds it."
+        )
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(file.name for file in found)} are both {model}: keep one of them in {folder}.")
+    return found[0]
+
+
+def recorded_source(path: Path) -> Source:
+    """A file of answers or features as a run's source."""
+    name = model_name(path)
+    licence = PINNED[name].licence if name in PINNED else "unknown"
+    return Source(name, "record", str(path), None, file_sha256(path), licence)
+
+
+def _record_command(role: str, model: str, more: str = "") -> str:
+    return f'make record ARGS="--cmmlu FOLDER --{role}-llm {model}{more}"'
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One reply of a record."""
+
+    key: str
+    reply: Reply
+    origin: tuple[str, ...]
+    origin_key: str
+
+
+def _read(path: Path, start: int = 0) -> tuple[list[_Line], int]:
     """All complete lines from byte `start` on, and where they end; a torn last line (a killed writer) is dropped."""
     if not path.exists():
         return [], 0
-    records = []
+    lines = []
     with path.open("rb") as file:
         file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
+        for text in file:
+            if not text.endswith(b"\n"):
                 break
-            start += len(line)
-            fields = json.loads(line)
-            fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            key, _, _ = fields.pop("key"), fields.pop("origin", None), fields.pop("origin_key", None)
-            records.append((key, Reply(**fields)))
-    return records, start
+            try:
+                fields = json.loads(text)
+                fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+                key, origin, origin_key = fields.pop("key"), fields.pop("origin", ()), fields.pop("origin_key", "")
+                lines.append(_Line(key, Reply(**fields), origin, origin_key))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise ValueError(f"{path} has a line that is no reply, at byte {start}: take it out.") from None
+            start += len(text)
+    return lines, start
 
 
 def _append(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from dynagent.llm.base import Chat, Reply, Request
 from dynagent.sources import Source, model_folder
 
 READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
+PADDING = -1  # in token ids, after a text's end
 
 
 class TransformersModel:
@@ -67,7 +68,9 @@ class TransformersModel:
         batches = []
         for indices in kinds.values():
             lengths = [max(self._lengths(requests[i])) for i in indices]
-            batches += [[indices[j] for j in batch] for batch in self._by_length(lengths)]
+            batches += [
+                [indices[j] for j in batch] for batch in batches_of_similar_length(lengths, self.tokens_per_batch)
+            ]
         return batches
 
     @torch.inference_mode()
@@ -80,14 +83,6 @@ class TransformersModel:
         """Tokens of the prompt, and of all options together when each is padded to the longest."""
         options = [len(ids) for ids in self._option_ids(request)]
         return len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0)
-
-    def _by_length(self, lengths: list[int]) -> list[list[int]]:
-        batches: list[list[int]] = []
-        for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-            if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > self.tokens_per_batch:
-                batches.append([])
-            batches[-1].append(index)
-        return batches
 
     def _prompt_ids(self, prompt: str | Chat) -> list[int]:
         text = prompt if isinstance(prompt, str) else self._render(prompt)
@@ -195,25 +190,48 @@ class TransformersModel:
 
     def encode_batches(self, texts: Sequence[str]) -> list[list[int]]:
         """Indices of the texts that are read together: a function of the whole list."""
-        return self._by_length([len(self._prompt_ids(text)) for text in texts])
+        return batches_of_similar_length([len(self._prompt_ids(text)) for text in texts], self.tokens_per_batch)
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`.
+        """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`."""
+        return read_out(self.model.base_model, token_ids(self.tokenizer, texts).to(self.model.device))
 
-        last_hidden: the last layer's state at the last token (the paper's choice); mean_hidden: its mean over
-        the tokens; mean_embedding: the mean input embedding (the paper's ablation).
-        """
-        ids = [torch.tensor(self._prompt_ids(text)) for text in texts]
-        tokens = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        mask = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True).to(self.model.device)
-        tokens = tokens.to(self.model.device)
-        # A causal model never looks at what follows, so padding on the right changes nothing.
-        hidden = self.model.base_model(tokens, attention_mask=mask, use_cache=False).last_hidden_state.float()
-        embedding = self.model.get_input_embeddings()(tokens).float()
-        weights = (mask / mask.sum(1, keepdim=True))[..., None]  # [B, L, 1]
-        return {
-            "last_hidden": hidden[torch.arange(len(ids)), mask.sum(1) - 1],
-            "mean_hidden": (hidden * weights).sum(1),
-            "mean_embedding": (embedding * weights).sum(1),
-        }
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Plain texts as token ids, padded on the right with `PADDING`: [B, L] long."""
+    rows = [torch.tensor(tokenizer(text).input_ids) for text in texts]
+    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
+
+
+def read_out(backbone: Any, ids: Tensor) -> dict[str, Tensor]:
+    """A backbone's reading of `token_ids`, one [B, H] tensor of single precision or better for each of `READOUTS`.
+
+    last_hidden: the last layer's state at the last token (the paper's choice); mean_hidden: its mean over
+    the tokens; mean_embedding: the mean input embedding (the paper's ablation).
+    """
+    mask = (ids != PADDING).long()
+    tokens = ids.clamp(min=0)
+    # A causal model never looks at what follows, so padding on the right changes nothing.
+    hidden = _precise(backbone(tokens, attention_mask=mask, use_cache=False).last_hidden_state)
+    embedding = _precise(backbone.get_input_embeddings()(tokens))
+    weights = (mask.to(hidden.dtype) / mask.sum(1, keepdim=True))[..., None]  # [B, L, 1]
+    return {
+        "last_hidden": hidden[torch.arange(len(ids)), mask.sum(1) - 1],
+        "mean_hidden": (hidden * weights).sum(1),
+        "mean_embedding": (embedding * weights).sum(1),
+    }
+
+
+def batches_of_similar_length(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Indices in batches of so many tokens after padding, or of one index; the longest first."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens_per_batch:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _precise(states: Tensor) -> Tensor:
+    return states.to(torch.promote_types(states.dtype, torch.float32))

@@ -34,7 +34,7 @@ DATASETS = ("mmlu", "cmmlu", "sample")
 SPLITS = ("train", "test", "dev", "val", "official_test")
 LETTERS = "ABCD"
 NUM_TRAIN_PER_SUBJECT = 5
-_LICENCES = {"mmlu": "MIT", "cmmlu": "CC-BY-NC-SA-4.0"}
+LICENCES = {"mmlu": "MIT", "cmmlu": "CC-BY-NC-SA-4.0"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _read_folder(dataset: str, official: str, folder: str) -> tuple[list[Questio
             f"There is no folder {folder}: as the source give 'package', 'hub' or an existing folder."
         )
     questions, sha256 = _read_layout(dataset, official, root)
-    return questions, Source(dataset, "folder", folder, None, sha256, _LICENCES[dataset])
+    return questions, Source(dataset, "folder", folder, None, sha256, LICENCES[dataset])
 
 
 def _read_layout(dataset: str, official: str, root: Traversable) -> tuple[list[Question], str]:
@@ -267,7 +267,7 @@ def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
             cells = [row["question"], *row["choices"], LETTERS[row["answer"]]]
             questions.append(_question(f"{file.name}, row {number},", cells, row["subject"], "en"))
     sha256 = combined_sha256(digests)
-    return questions, Source("mmlu", "hub", repository, folder.name, sha256, _LICENCES["mmlu"])
+    return questions, Source("mmlu", "hub", repository, folder.name, sha256, LICENCES["mmlu"])
 
 
 def _read_hub_cmmlu(official: str) -> tuple[list[Question], Source]:
@@ -276,7 +276,7 @@ def _read_hub_cmmlu(official: str) -> tuple[list[Question], Source]:
     folder = hub_snapshot(repository, [archive], repo_type="dataset")
     with zipfile.ZipFile(folder / archive) as content:
         questions, sha256 = _read_layout("cmmlu", official, zipfile.Path(content))
-    return questions, Source("cmmlu", "hub", repository, folder.name, sha256, _LICENCES["cmmlu"])
+    return questions, Source("cmmlu", "hub", repository, folder.name, sha256, LICENCES["cmmlu"])
 
 
 def _check_choice(what: str, given: str, known: Sequence[str]) -> None:

@@ -1,0 +1,54 @@
+"""Means with their intervals, and what they allow to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval over n questions."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}], n = {self.n}"
+
+
+def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean with a 95 % bootstrap percentile interval."""
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean())
+    if len(sample) < 2 or np.ptp(sample) == 0:
+        return Estimate(mean, mean, mean, len(sample))
+    interval = stats.bootstrap(
+        (sample,), np.mean, n_resamples=num_resamples, batch=100, method="percentile", rng=seed
+    ).confidence_interval
+    return Estimate(mean, float(interval.low), float(interval.high), len(sample))
+
+
+def seed_interval(values: Sequence[float]) -> Estimate:
+    """Mean over seeds with a 95 % interval of Student's t: seeds are few, where a bootstrap is too sure of itself."""
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean())
+    if len(sample) < 2 or np.ptp(sample) == 0:
+        return Estimate(mean, mean, mean, len(sample))
+    low, high = stats.t.interval(0.95, len(sample) - 1, loc=mean, scale=stats.sem(sample))
+    return Estimate(mean, float(low), float(high), len(sample))
+
+
+def conclusion(effect: Estimate) -> str:
+    """What a difference allows to say: nothing, where its interval contains zero."""
+    if effect.ci_low > 0:
+        return f"gains {effect.mean:+.3f} (95 % interval above zero)"
+    if effect.ci_high < 0:
+        return f"loses {effect.mean:+.3f} (95 % interval below zero)"
+    return f"makes no difference that {effect.n} questions can show ({effect.mean:+.3f}, the interval contains zero)"

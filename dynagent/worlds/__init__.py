@@ -1,0 +1,12 @@
+"""Known-answer worlds: real questions, simulated agents, and an optimum that is known exactly.
+
+A simulated agent is right with a stated probability in each domain (a language, or a subject), and otherwise names one
+of the wrong letters. What a wiring is worth is then an expectation that can be computed, not a draw of answers, and so
+is the best that any wiring can do. A learner sees draws alone.
+"""
+
+from dynagent.worlds.simulated import Simulated
+from dynagent.worlds.teams import NUM_PER_SUBJECT, SUBJECTS, TEAMS, load_world
+from dynagent.worlds.world import Optimum, World
+
+__all__ = ["NUM_PER_SUBJECT", "SUBJECTS", "TEAMS", "Optimum", "Simulated", "World", "load_world"]

@@ -1,0 +1,296 @@
+"""What each recipe learns in worlds whose optimum is known: `make learner` writes results/learner.json.
+
+A recipe is how a policy is made and trained; a setting is a world and a recipe, over several seeds. Nothing here asks a
+language model: agents are simulated, and the edge LLM's features of the questions are on record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynagent.agent_aware import AgentAwarePolicy
+from dynagent.config import TrainConfig, resolve_path
+from dynagent.controls import control_policies
+from dynagent.execution import Runner
+from dynagent.graph import AgentGraph
+from dynagent.intervals import seed_interval
+from dynagent.llm.features import RecordedReader
+from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
+from dynagent.progress import progress
+from dynagent.results import code_version
+from dynagent.train import History, train
+from dynagent.worlds import World, load_world
+
+RECORDINGS = "results/recordings"
+FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
+# Training questions. The paper's recipe draws 200 batches of 4 from all; the others get as many questions as can be put
+# to all agents for no more calls than that takes.
+PAPER_QUESTIONS = 800
+BUDGET = {"routing": 640, "mixture": 720, "scale": 640, "adversarial": 576}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a policy is made and trained: what differs from the default."""
+
+    train: dict[str, Any] = field(default_factory=dict)  # of TrainConfig
+    policy: dict[str, Any] = field(default_factory=dict)  # of EdgePolicy, or of StaticEdgePolicy.for_graph
+    kind: str = "per_edge"  # or "agent_aware", or "static"
+
+
+PAPER = Recipe(
+    {"estimator": "reinforce", "graphs_per_question": 1, "num_iterations": 200, "learning_rate": 1e-4,
+     "order": "fixed", "decide": "all"},
+    {"readout": "last_hidden", "standardize": False, "head_init": "default", "initial_probability": 0.5},
+)  # fmt: skip
+RECIPES = {
+    "paper": PAPER,
+    "paper, static": Recipe(PAPER.train | {"learning_rate": 0.1}, {"probability": 0.5}, "static"),
+    "sampling": Recipe({"estimator": "leave_one_out"}),
+    "default": Recipe(),
+    "default, static": Recipe({"learning_rate": 0.1}, {}, "static"),
+    "agent_aware": Recipe(kind="agent_aware"),
+}
+# The default with one choice changed.
+ABLATION = {
+    "estimator: reinforce": Recipe({"estimator": "reinforce"}),
+    "estimator: moving average": Recipe({"estimator": "moving_average"}),
+    "estimator: leave-one-out, 4 graphs": Recipe({"estimator": "leave_one_out", "graphs_per_question": 4}),
+    "estimator: leave-one-out, 16 graphs": Recipe({"estimator": "leave_one_out"}),
+    "estimator: local expectation": Recipe({"estimator": "local_expectation"}),
+    "readout: last hidden state": Recipe(policy={"readout": "last_hidden"}),
+    "readout: mean embedding": Recipe(policy={"readout": "mean_embedding"}),
+    "features: not standardized": Recipe(policy={"standardize": False}),
+    "head: PyTorch's initialization": Recipe(policy={"head_init": "default"}),
+    "initial probability: 0.5": Recipe(policy={"initial_probability": 0.5}),
+    "initial probability: 0.1": Recipe(policy={"initial_probability": 0.1}),
+    "optimizer: SGD": Recipe({"optimizer": "sgd", "learning_rate": 1.0}),
+    "learning rate: 0.003": Recipe({"learning_rate": 0.003}),
+    "learning rate: 0.3": Recipe({"learning_rate": 0.3}),
+    "bias speed: 10": Recipe({"bias_speed": 10.0}),
+    "schedule: cosine": Recipe({"schedule": "cosine"}),
+    "passes: 4": Recipe({"num_iterations": 640}),
+    "passes: 4, early stopping": Recipe({"num_iterations": 640, "early_stopping": 0.25}),
+    "early stopping": Recipe({"early_stopping": 0.25}),
+}
+SPARSITIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+CURVE = (25, 50, 100, 200, 400, 800)
+# Teams that the agent-aware policy of the routing world serves without training.
+UNSEEN: dict[str, dict[str, Any]] = {
+    "6 + 3": {"num_english": 6, "num_chinese": 3},
+    "2 + 8": {"num_english": 2, "num_chinese": 8},
+    "another order": {"shuffled": True},
+}
+ABLATED = ("routing", "mixture", "adversarial")
+CONTROLLED = ("routing", "mixture")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A world and a recipe. `part` says what the row is for: worlds, ablation, curve, sparsity or unseen teams."""
+
+    part: str
+    world: str
+    recipe: str
+    num_train: int
+    sparsity: float = 0.0
+    team: tuple[tuple[str, Any], ...] = ()  # options of the world's team
+    deployed: str = ""  # a team of `UNSEEN`
+
+    @property
+    def world_name(self) -> str:
+        options = ", ".join(f"{name} {value}" for name, value in self.team)
+        return ", ".join(filter(None, (self.world, options, self.deployed)))
+
+
+def settings() -> list[Setting]:
+    """All that is measured."""
+    worlds: list[tuple[str, tuple[tuple[str, Any], ...]]] = [
+        ("scale", ()), ("routing", ()), ("routing", (("correlation", 0.3),)), ("mixture", ()),
+        *(("adversarial", (("kind", kind),)) for kind in ("colluding", "constant", "wrong")),
+    ]  # fmt: skip
+    recipes = [name for name in RECIPES if name != "agent_aware"]
+    found = [Setting("worlds", world, r, budget(world, r), team=team) for world, team in worlds for r in recipes]
+    found += [Setting("ablation", world, r, 640) for world in ABLATED for r in ("default", *ABLATION)]
+    found += [Setting("curve", "routing", r, n) for r in ("paper", "sampling", "default") for n in CURVE]
+    found += [
+        Setting("sparsity", "routing", r, budget("routing", r), sparsity)
+        for r in ("paper", "default")
+        for sparsity in SPARSITIES
+    ]
+    return found + [Setting("unseen teams", "routing", "agent_aware", 640, deployed=team) for team in ("", *UNSEEN)]
+
+
+def budget(world: str, recipe: str) -> int:
+    """Training questions of a recipe in a world."""
+    return PAPER_QUESTIONS if recipe.startswith("paper") else BUDGET[world]
+
+
+def make_policy(recipe: Recipe, graph: AgentGraph, readings: RecordedReader, seed: int) -> Policy:
+    """The recipe's policy, untrained."""
+    if recipe.kind == "static":
+        return StaticEdgePolicy.for_graph(graph, **recipe.policy)
+    cls: type[EdgePolicy] = AgentAwarePolicy if recipe.kind == "agent_aware" else EdgePolicy
+    return cls.from_backbone(readings, graph, init_seed=seed, **recipe.policy)
+
+
+def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tuple[Policy, int]:
+    """Train by the recipe; returns the policy and the agents' calls that were paid.
+
+    The paper's recipe asks anew on every visit all agents from which a path leads to the decision; every other asks an
+    agent once about a question and remembers the answer.
+    """
+    config = TrainConfig(seed=seed, sparsity=sparsity, **recipe.train)
+    policy = make_policy(recipe, world.graph, _readings(), config.stream("init"))
+    history = train(policy, world.graph, world.train_questions, config, runner=Runner(world.graph, seed))
+    return policy, agent_calls(config, history, len(world.train_questions), len(world.graph.team))
+
+
+def agent_calls(config: TrainConfig, history: History, num_questions: int, num_agents: int) -> int:
+    if config.estimator == "reinforce" and config.decide == "all":
+        return round(sum(history.column("num_reaching")) * config.batch_size * config.graphs_per_question)
+    return num_agents * min(num_questions, len(history.rows) * config.batch_size)
+
+
+def measure(setting: Setting, seed: int) -> dict[str, float]:
+    """One seed of a setting. The headline accuracy is that of the most probable graphs."""
+    torch.set_num_threads(1)  # processes run side by side
+    world = _world(setting.world, seed, setting.num_train, setting.team)
+    policy, calls = learn((RECIPES | ABLATION)[setting.recipe], world, seed, setting.sparsity)
+    if setting.deployed:
+        world = _world(setting.world, seed, setting.num_train, tuple(UNSEEN[setting.deployed].items()))
+        assert isinstance(policy, AgentAwarePolicy)
+        policy = policy.for_team(world.graph)
+    questions = world.eval_questions
+    logits = policy.edge_logits_of(questions)[:, world.graph.decision_edges]  # [n, N]
+    probs, votes = logits.sigmoid(), (logits >= 0).double()
+    accuracy, sampled = (float(world.accuracy(chosen, questions).mean()) for chosen in (votes, probs))
+    skill = torch.tensor([[agent.accuracy_on(q) for agent in world.graph.team] for q in questions])
+    best = skill == skill.amax(1, keepdim=True)  # [n, N]: the agents that know the question's domain
+    return {
+        "headroom": world.headroom(accuracy),
+        "sampled_headroom": world.headroom(sampled),
+        "accuracy": accuracy,
+        "sampled_accuracy": sampled,
+        "best_static": world.best_static.accuracy,
+        "best_per_domain": world.best_per_domain.accuracy,
+        "expected_edges": float(probs.sum(1).mean()),
+        "num_votes": float(votes.sum(1).mean()),
+        "right_edges": float(probs[best].mean()),
+        "wrong_edges": float(probs[~best].mean()),
+        "highest_wrong_edge": float((probs * ~best).sum(0).div((~best).sum(0).clamp(min=1)).max()),
+        "agent_calls": calls,
+        "num_train_questions": len(world.train_questions),
+        "num_eval_questions": len(questions),
+    }
+
+
+def measure_controls(world_name: str, seed: int) -> dict[str, float]:
+    """What the default recipe's policy gains over each control in a world."""
+    torch.set_num_threads(1)
+    world = _world(world_name, seed, BUDGET[world_name], ())
+    policy, _ = learn(RECIPES["default"], world, seed)
+
+    def scores(of: Policy) -> Tensor:
+        votes = of.edge_logits_of(world.eval_questions)[:, world.graph.decision_edges] >= 0
+        return world.accuracy(votes.double(), world.eval_questions)
+
+    controls = control_policies(policy, world.train_questions, world.eval_questions, seed)
+    return {name: float((scores(policy) - scores(control)).mean()) for name, control in controls.items()}
+
+
+def summarise(setting: Setting, results: list[dict[str, float]], command: str) -> dict[str, Any]:
+    """A row of results/learner.json: means over seeds, intervals of Student's t for the headrooms."""
+    row: dict[str, Any] = {"part": setting.part, "world": setting.world_name, "recipe": setting.recipe}
+    for name in ("headroom", "sampled_headroom"):
+        estimate = seed_interval([result[name] for result in results])
+        prefix = name.removesuffix("headroom")
+        row |= {name: estimate.mean, f"{prefix}ci_low": estimate.ci_low, f"{prefix}ci_high": estimate.ci_high}
+    for name in results[0]:
+        row.setdefault(name, sum(result[name] for result in results) / len(results))
+    return row | {"sparsity": setting.sparsity, "num_seeds": len(results), "command": command}
+
+
+def best_possible(command: str) -> list[dict[str, Any]]:
+    """Rows beside those of the sparsity sweep: the best wiring where a vote costs so much accuracy."""
+    world = _world("routing", 0, PAPER_QUESTIONS, ())
+    rows = []
+    for cost in SPARSITIES:
+        optimum = world.best_at_cost(cost)
+        num_votes = sum(map(sum, optimum.votes.values())) / len(optimum.votes)
+        row = {"part": "sparsity", "world": "routing", "recipe": "best possible", "accuracy": optimum.accuracy}
+        rows.append(row | {"num_votes": num_votes, "sparsity": cost, "command": command})
+    return rows
+
+
+@lru_cache
+def _readings() -> RecordedReader:
+    return RecordedReader(resolve_path(RECORDINGS) / FEATURES)
+
+
+@lru_cache(maxsize=64)
+def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ...]) -> World:
+    return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
+
+
+def run(num_seeds: int, processes: int, command: str) -> list[dict[str, Any]]:
+    """All seeds of all settings and controls, spread over processes; one row each."""
+    wanted, seeds = settings(), range(num_seeds)
+    os.environ["TQDM_DISABLE"] = "1"  # for the processes: the only bar is this one's, which is already set up
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
+        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in CONTROLLED}
+        pending = [future for group in (*futures.values(), *controls.values()) for future in group]
+        for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
+            future.result()  # a failure ends everything at once
+    rows = [summarise(setting, [future.result() for future in group], command) for setting, group in futures.items()]
+    for world, group in controls.items():
+        results = [future.result() for future in group]
+        for name in results[0]:
+            gain = seed_interval([result[name] for result in results])
+            row = {"part": "controls", "world": world, "recipe": "default", "control": name, "gain": gain.mean}
+            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": num_seeds, "command": command}
+            rows.append(row)
+    code = code_version()
+    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows + best_possible(command)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure every recipe in every known-answer world."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.learner", description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--output", default="results/learner.json", help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    path = resolve_path(options.output)
+    try:
+        rows = run(options.seeds, options.processes, f"make learner ARGS='--seeds {options.seeds}'")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"dynagent: {error}\n")
+        return 2
+    write_rows(path, rows)
+    return 0
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
