@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -31,8 +32,12 @@ class _NotebookBar(tqdm):  # type: ignore[type-arg]
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> Any:
-    """A tqdm bar with a rate and the time left; the options are tqdm's (`desc`, `total`, `unit` ...)."""
+    """A tqdm bar with a rate and the time left; the options are tqdm's (`desc`, `total`, `unit` ...).
+
+    There is none where the environment variable TQDM_DISABLE is set.
+    """
     shell = sys.modules.get("IPython")
     kernel = shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
     options = {"dynamic_ncols": True, "mininterval": 0.5} | options
+    options["disable"] = options.get("disable", False) or bool(os.environ.get("TQDM_DISABLE"))
     return (_NotebookBar if kernel else tqdm)(items, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -118,22 +119,43 @@ def resolve_cycles(proposed: Tensor, priority: Tensor, decided: Tensor, graph: A
     if len(contested) == 0:
         return taken, considered
 
-    num_graphs = proposed.shape[0] * proposed.shape[1]
     visit = contested[priority[..., contested].flatten(0, 1).argsort(dim=-1, stable=True)]  # [G, C]
     coins = proposed.flatten(0, 1).gather(1, visit)  # [G, C]
-    flat_taken, flat_considered = taken.flatten(0, 1), considered.flatten(0, 1)
-    rows = torch.arange(num_graphs, device=proposed.device)
-    reach = _closure(graph.fixed_adjacency).to(proposed.device).repeat(num_graphs, 1, 1)  # [G, M, M]
-    for edge, coin in zip(visit.unbind(1), coins.unbind(1), strict=True):
-        source, target = sources[edge], targets[edge]
-        allowed = ~reach[rows, target, source]
-        taking = allowed & coin
-        flat_considered[rows, edge] = allowed
-        flat_taken[rows, edge] = taking
-        # Whoever reached the source now reaches whatever the target reaches.
-        into = reach[rows, :, source] & taking[:, None]  # [G, M]
-        reach |= into[:, :, None] & reach[rows, target][:, None, :]
-    return flat_taken.view_as(proposed), flat_considered.view_as(proposed)
+    allowed = torch.from_numpy(
+        _visit(sources[visit].cpu().numpy(), targets[visit].cpu().numpy(), coins.cpu().numpy(), graph)
+    ).to(proposed.device)  # [G, C]
+    considered = considered.flatten(0, 1).scatter(1, visit, allowed).view_as(proposed)
+    taken = taken.flatten(0, 1).scatter(1, visit, allowed & coins).view_as(proposed)
+    return taken, considered
+
+
+def _visit(sources: np.ndarray, targets: np.ndarray, coins: np.ndarray, graph: AgentGraph) -> np.ndarray:
+    """Whether each edge, when its turn comes, closes no cycle with those that were taken before: [G, C] bool.
+
+    One step an edge for all G graphs at once. What a node reaches is a row of bits, 64 to a word, so that taking an
+    edge is a few operations on words. On the CPU, since thousands of such small steps are what a GPU is slow at.
+
+    Args:
+        sources, targets: [G, C] nodes, in the order of the visit.
+        coins: [G, C] bool, whether an edge that closes no cycle is taken.
+    """
+    num_graphs, num_edges = coins.shape
+    closure = np.packbits(_closure(graph.fixed_adjacency).numpy(), axis=1, bitorder="little")  # [M, bytes]
+    words = np.pad(closure, ((0, 0), (0, -closure.shape[1] % 8))).view(np.uint64)
+    reach = np.repeat(words[None], num_graphs, axis=0)  # [G, M, words]
+    word, bit = sources // 64, (sources % 64).astype(np.uint64)
+    allowed = np.empty((num_graphs, num_edges), dtype=bool)
+    rows, one = np.arange(num_graphs), np.uint64(1)
+    for step in range(num_edges):
+        column, shift, target = word[:, step], bit[:, step], targets[:, step]
+        from_target = reach[rows, target]  # [G, words]
+        allowed[:, step] = (from_target[rows, column] >> shift) & one == 0
+        taking = np.flatnonzero(allowed[:, step] & coins[:, step])
+        if len(taking):
+            # Whoever reached the source now reaches whatever the target reaches.
+            into = (reach[taking, :, column[taking]] >> shift[taking, None]) & one  # [taking, M]
+            reach[taking] |= into[:, :, None] * from_target[taking, None, :]
+    return allowed
 
 
 def _decided(graph: AgentGraph, decide: str, device: torch.device) -> Tensor:

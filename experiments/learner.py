@@ -164,9 +164,14 @@ def agent_calls(config: TrainConfig, history: History, num_questions: int, num_a
     return num_agents * min(num_questions, len(history.rows) * config.batch_size)
 
 
+def side_by_side() -> None:
+    """In each process: one thread, since they share the cores, and no bar, since the caller shows one for all."""
+    torch.set_num_threads(1)
+    os.environ["TQDM_DISABLE"] = "1"
+
+
 def measure(setting: Setting, seed: int) -> dict[str, float]:
     """One seed of a setting. The headline accuracy is that of the most probable graphs."""
-    torch.set_num_threads(1)  # processes run side by side
     world = _world(setting.world, seed, setting.num_train, setting.team)
     policy, calls = learn((RECIPES | ABLATION)[setting.recipe], world, seed, setting.sparsity)
     if setting.deployed:
@@ -199,7 +204,6 @@ def measure(setting: Setting, seed: int) -> dict[str, float]:
 
 def measure_controls(world_name: str, seed: int) -> dict[str, float]:
     """What the default recipe's policy gains over each control in a world."""
-    torch.set_num_threads(1)
     world = _world(world_name, seed, BUDGET[world_name], ())
     policy, _ = learn(RECIPES["default"], world, seed)
 
@@ -248,8 +252,7 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
 def run(num_seeds: int, processes: int, command: str) -> list[dict[str, Any]]:
     """All seeds of all settings and controls, spread over processes; one row each."""
     wanted, seeds = settings(), range(num_seeds)
-    os.environ["TQDM_DISABLE"] = "1"  # for the processes: the only bar is this one's, which is already set up
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
         futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
         controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in CONTROLLED}
         pending = [future for group in (*futures.values(), *controls.values()) for future in group]
