@@ -84,6 +84,14 @@ record: install ## record a language model's answers for replay (ARGS="--cmmlu F
 learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
 	$(BIN)/python -m experiments.learner $(ARGS)
 
+.PHONY: experiments
+experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
+	$(BIN)/python -m experiments.table2 $(ARGS)
+
+.PHONY: claims
+claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
+	$(BIN)/python -m experiments.claims $(ARGS)
+
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)

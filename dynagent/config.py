@@ -28,12 +28,14 @@ class RunConfig(TrainConfig):
         train_split, eval_split: see `dynagent.tasks.load_questions`.
         train_limit, eval_limit: at most so many questions, or "all".
         team: "adversarial" (truthful and adversarial agents), "specialists" (truthful in one area of knowledge,
-            adversarial outside) or "languages" (the same for English and Chinese).
+            adversarial outside), "languages" (the same for English and Chinese) or "two_models" (truthful agents on
+            agent_llm and on second_agent_llm).
         num_truthful, num_adversarial: agents of the team "adversarial".
-        num_per_domain: agents for each area or language of the other two teams.
+        num_per_domain: agents for each area, language or language model of the other teams.
         adversary: how an agent misleads: "least_likely", "asked" or "colluding", see `dynagent.agents.Truthful`; or
             "constant", always A (team "adversarial", as released).
-        edge_llm, agent_llm: alias, hub id or folder.
+        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone.
+        trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.agents`.
         edge_policy: "dynamic" (the edge LLM) or "static" (one logit an edge).
         readout, standardize, head_init, head: see `dynagent.policy.EdgePolicy`.
@@ -59,6 +61,8 @@ class RunConfig(TrainConfig):
     adversary: str = "least_likely"
     edge_llm: str = "smollm2-135m-instruct"
     agent_llm: str = "smollm2-135m-instruct"
+    second_agent_llm: str | None = None
+    trust_remote_code: bool = False
     agent_mode: str = "options"
     temperature: float = 0.2
     edge_policy: str = "dynamic"
@@ -74,7 +78,7 @@ class RunConfig(TrainConfig):
         super().__post_init__()
         self._one_of("preset", tuple(PRESETS))
         self._one_of("dataset", ("mmlu", "cmmlu", "mixed", "sample"))
-        self._one_of("team", ("specialists", "languages", "adversarial"))
+        self._one_of("team", ("specialists", "languages", "adversarial", "two_models"))
         self._one_of("adversary", ("least_likely", "asked", "colluding", "constant"))
         self._one_of("agent_mode", ("options", "letter", "text"))
         self._one_of("edge_policy", ("dynamic", "static"))
@@ -117,8 +121,21 @@ class RunConfig(TrainConfig):
         for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
-        if not isinstance(self.standardize, bool):
-            raise ValueError(f"standardize has to be true or false, not {self.standardize!r}.")
+        for name in ("standardize", "trust_remote_code"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")
+        if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
+            raise ValueError(f"second_agent_llm has to be a model's name, not {self.second_agent_llm!r}.")
+        if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):
+            raise ValueError(
+                "The team 'two_models', and no other, has a second_agent_llm, which is not agent_llm: "
+                f"it is {self.second_agent_llm!r}."
+            )
+
+    @property
+    def agent_llms(self) -> list[str]:
+        """The agents' language models, in the order of the team."""
+        return [self.agent_llm] if self.second_agent_llm is None else [self.agent_llm, self.second_agent_llm]
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> RunConfig:

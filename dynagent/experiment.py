@@ -54,7 +54,7 @@ HEADS: dict[str, type[EdgePolicy]] = {"per_edge": EdgePolicy, "agent_aware": Age
 # What an experiment has loaded depends on these.
 LOADED_BY = (
     "dataset", "data_source", "cmmlu_source", "recordings", "train_split", "eval_split", "train_limit", "eval_limit",
-    "edge_llm", "agent_llm",
+    "edge_llm", "agent_llm", "second_agent_llm",
 )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def again(experiment: Experiment, **changes: Any) -> Experiment:
         if name in changes and changes[name] != getattr(experiment.config, name):
             raise ValueError(f"Another {name} needs other parts: load them with prepare().")
     config = replace(experiment.config, **changes)
-    graph = build_graph(config, next(iter(used_llms(experiment.graph)), None))
+    graph = build_graph(config, *used_llms(experiment.graph))
     policy = build_policy(config, graph, experiment.reader)
     return replace(experiment, config=config, graph=graph, policy=policy, runner=Runner(graph, config.seed))
 
@@ -87,7 +87,7 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     A question that is among both is held out from training.
     """
     if config.data_source != "recordings":
-        for name in (config.agent_llm, config.edge_llm):
+        for name in (*config.agent_llms, config.edge_llm):
             check_model_name(_folder_or_name(name))
     output = resolve_path(config.output_dir)
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
@@ -131,22 +131,35 @@ def _folder_or_name(name: str) -> str:
     return str(resolve_path(name)) if resolve_path(name).is_dir() else name
 
 
-def load_agent_llm(config: RunConfig) -> Recorded | RecordedAnswers:
+def load_agent_llm(config: RunConfig, name: str) -> Recorded | RecordedAnswers:
     """What answers for the agents: a language model, or the record of one."""
     if config.data_source == "recordings":
-        return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", config.agent_llm))
-    return load_llm(_folder_or_name(config.agent_llm))
+        return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", name))
+    return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code)
 
 
-def build_graph(config: RunConfig, llm: Recorded | RecordedAnswers | None = None) -> AgentGraph:
-    """The configured team around a majority vote; on an LLM that is already loaded, or the configured one."""
-    llm = llm or load_agent_llm(config)
+def _short_names(models: list[str]) -> list[str]:
+    """The last parts of hub ids or folders, where they tell the models apart."""
+    short = [Path(name).name for name in models]
+    return short if len(set(short)) == len(models) else models
+
+
+def build_graph(config: RunConfig, *llms: Recorded | RecordedAnswers) -> AgentGraph:
+    """The configured team around a majority vote; on LLMs that are already loaded, or the configured ones."""
+    llms = llms or tuple(load_agent_llm(config, name) for name in config.agent_llms)
+    llm = llms[0]
     lying = "least_likely" if config.adversary == "constant" else config.adversary
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
     team: list[Any]
     if config.team == "adversarial":
         adversary = Constant("A") if config.adversary == "constant" else Adversarial(llm, **options)
         team = [Truthful(llm, **options)] * config.num_truthful + [adversary] * config.num_adversarial
+    elif config.team == "two_models":
+        team = [
+            Truthful(of, name=f"Truthful({name})", group=name, **options)
+            for of, name in zip(llms, _short_names(config.agent_llms), strict=True)
+            for _ in range(config.num_per_domain)
+        ]
     else:
         domains = AREAS if config.team == "specialists" else LANGUAGES
         team = [Specialist(llm, domain=domain, **options) for domain in domains for _ in range(config.num_per_domain)]
@@ -162,9 +175,9 @@ def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | 
         return StaticEdgePolicy.for_graph(graph, probability)
     if reader is None and config.data_source == "recordings":
         reader = RecordedReader(recorded_file(resolve_path(config.recordings), "edge", config.edge_llm))
-    elif reader is None and config.edge_llm == config.agent_llm:
-        loaded = [llm.model for llm in used_llms(graph) if isinstance(llm.model, TransformersModel)]
-        reader = QuestionReader(loaded[0]) if loaded else None
+    elif reader is None and config.edge_llm in config.agent_llms:
+        loaded = dict(zip(config.agent_llms, used_llms(graph), strict=False)).get(config.edge_llm)
+        reader = QuestionReader(loaded.model) if loaded and isinstance(loaded.model, TransformersModel) else None
     options: dict[str, Any] = {
         "readout": config.readout,
         "initial_probability": probability,
@@ -172,9 +185,11 @@ def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | 
         "head_init": config.head_init,
         "init_seed": config.stream("init"),
     }
+    name, trusted = _folder_or_name(config.edge_llm), config.trust_remote_code
+    reader = reader or QuestionReader.load(name, trust_remote_code=trusted)
     if config.tune == "head":
-        return HEADS[config.head].from_backbone(reader or _folder_or_name(config.edge_llm), graph, **options)
-    reader = reader or QuestionReader.load(_folder_or_name(config.edge_llm))  # stays beside the copy that is trained
+        return HEADS[config.head].from_backbone(reader, graph, **options)
+    # The reader's model stays beside the copy that is trained.
     return TunedEdgePolicy.from_backbone(reader, graph, tune=config.tune, **options)
 
 

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from dynagent.graph import AgentGraph
+from dynagent.intervals import Estimate
 from dynagent.train import History
 
 COLOURS = sns.color_palette("colorblind")
@@ -176,5 +177,65 @@ def plot_sparsity(rows: Sequence[Mapping[str, Any]]) -> Figure:
             )
     ax.set(xlabel="edges into the decision", ylabel="accuracy (exact)")
     ax.legend(frameon=False, loc="lower right")
+    sns.despine(figure)
+    return figure
+
+
+def plot_utilities(curves: Mapping[str, np.ndarray], window: int = 20) -> Figure:
+    """Training curves: the running mean of the utility, as a mean and a band of two standard errors over seeds.
+
+    Args:
+        curves: name -> [seeds, iterations].
+        window: iterations of the running mean.
+    """
+    figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for colour, (name, utility) in zip(COLOURS, curves.items(), strict=False):
+        width = min(window, utility.shape[1])
+        running = np.apply_along_axis(np.convolve, 1, utility, np.ones(width) / width, mode="valid")
+        iterations, mean = np.arange(width, utility.shape[1] + 1), running.mean(0)
+        ax.plot(iterations, mean, color=colour, label=f"{name} ({len(utility)} seeds)")
+        if len(utility) > 1:
+            band = 2 * running.std(0, ddof=1) / np.sqrt(len(utility))
+            ax.fill_between(iterations, mean - band, mean + band, color=colour, alpha=0.2, linewidth=0)
+    ax.set(xlabel="iteration", ylabel=f"utility (mean of {window} iterations)")
+    ax.legend(frameon=False, fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
+def plot_heatmaps(matrices: Mapping[str, Sequence[Sequence[float | None]]], groups: Mapping[str, int]) -> Figure:
+    """Heatmaps of recorded edge probabilities side by side, as `plot_edge_probs` draws one.
+
+    Args:
+        matrices: title -> [M, M], row and column 0 are the decision; None where no edge is decided.
+        groups: name -> number of agents, in the order of the nodes.
+    """
+    figure, axes = plt.subplots(
+        1, len(matrices), figsize=(4.6 * len(matrices) + 0.6, 4.4), layout="constrained", squeeze=False
+    )
+    for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+        sns.heatmap(
+            np.array(matrix, dtype=float), vmin=0, vmax=1, cmap=PROBABILITY_MAP, square=True, ax=ax, linewidths=0.5,
+            linecolor="0.9", cbar=ax is axes.flat[-1], cbar_kws={"label": "probability of the edge", "shrink": 0.8},
+        )  # fmt: skip
+        top = 1
+        for colour, (group, height) in zip(COLOURS, groups.items(), strict=False):
+            ax.add_patch(Rectangle((0, top), 1, height, fill=False, edgecolor=colour, linewidth=3, clip_on=False))
+            ax.annotate(group, (1.15, top + height / 2), va="center", color=colour, annotation_clip=False)
+            top += height
+        ax.set(xlabel="listens (0 is the decision)", ylabel="speaks", title=title)
+    return figure
+
+
+def plot_intervals(lines: Mapping[str, Mapping[float, Estimate]], xlabel: str, ylabel: str) -> Figure:
+    """Means with their intervals against a number, one line a name."""
+    figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for colour, marker, (name, line) in zip(COLOURS, "os^DvX", lines.items(), strict=False):
+        means = [estimate.mean for estimate in line.values()]
+        ax.plot(list(line), means, marker=marker, markersize=4, color=colour, label=name)
+        low, high = ([getattr(estimate, end) for estimate in line.values()] for end in ("ci_low", "ci_high"))
+        ax.fill_between(list(line), low, high, color=colour, alpha=0.15, linewidth=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(frameon=False, fontsize=8)
     sns.despine(figure)
     return figure

@@ -41,6 +41,7 @@ class RunRecord:
         questions: number and hash of the training and of the evaluation questions.
         metrics: accuracies and differences as {mean, ci_low, ci_high, n}, and plain numbers.
         usage: calls and tokens of the agents' language model, questions that the edge LLM read.
+        decoding: how the agents' language models draw the replies that they write; empty where they write none.
         history: one row a training iteration.
         timing: everything that depends on the clock or on what a cache held.
     """
@@ -51,6 +52,7 @@ class RunRecord:
     questions: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
+    decoding: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     code: dict[str, Any] = field(default_factory=lambda: code_version())
     environment: dict[str, Any] = field(default_factory=lambda: environment())
@@ -78,8 +80,12 @@ class RunRecord:
 
 
 def run_folder(config: RunConfig) -> Path:
-    """Where a run is saved: a name that a person can read, and a hash of all parameters."""
-    parameters = {key: value for key, value in config.to_dict().items() if key != "output_dir"}
+    """Where a run is saved: a name that a person can read, and a hash of all parameters that are not the default.
+
+    So a parameter that a later version adds does not change the names of the runs before it.
+    """
+    defaults = RunConfig().to_dict() | {"output_dir": config.output_dir}
+    parameters = {key: value for key, value in config.to_dict().items() if value != defaults[key]}
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}-{digest}"
     return resolve_path(config.output_dir) / name

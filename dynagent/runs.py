@@ -12,9 +12,10 @@ from dynagent.config import RunConfig
 from dynagent.evaluate import Evaluation, agent_accuracies, comparisons, truthful_ratio
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
-from dynagent.llm import RecordedAnswers
+from dynagent.llm import RecordedAnswers, Request
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.recorded import recorded_source
+from dynagent.llm.transformers import SAMPLING
 from dynagent.policy import EdgePolicy, Policy
 from dynagent.results import RunRecord, describe, elapsed, peak_memory_gb, questions_digest, readable, run_folder
 from dynagent.sources import Source
@@ -66,6 +67,7 @@ def save_run(
             }
         ),
         usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
+        decoding=decoding(config),
         history=history.rows,
         timing={
             "seconds": elapsed(),
@@ -77,6 +79,13 @@ def save_run(
     )
     record.save(folder)
     return record, folder
+
+
+def decoding(config: RunConfig) -> dict[str, Any]:
+    """How written replies are drawn; empty for the modes in which the agents draw from scores themselves."""
+    if config.agent_mode != "text":
+        return {}
+    return {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
 
 
 def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:

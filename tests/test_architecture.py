@@ -33,7 +33,18 @@ LAYERS = (
     ),
     ("policy", "llm", "llm.*", "tasks", "tasks.*"),
     ("agents", "decision", "agent_aware", "tuning", "execution", "worlds", "worlds.*"),
-    ("train", "intervals", "evaluate", "controls", "checkpoints", "results", "runs", "experiment", "record"),
+    (
+        "train",
+        "intervals",
+        "evaluate",
+        "controls",
+        "checkpoints",
+        "results",
+        "runs",
+        "experiment",
+        "preflight",
+        "record",
+    ),
     ("plots",),
     ("dynagent",),  # `import dynagent` itself: short names for what a notebook needs
 )

@@ -35,6 +35,8 @@ WRONG = {
     **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     "standardize": ["yes", 1, None, 0],
+    "trust_remote_code": ["yes", 1, None, 0],
+    "second_agent_llm": ["", 3, ["test"], True, "org/model"],  # the last without the team "two_models"
 }
 
 
@@ -79,6 +81,9 @@ def test_the_training_part_alone_finds_the_same_mistakes(name):
         ({"adversary": "colluding", "agent_mode": "text"}, ["'colluding'", "agent_mode"]),
         ({"data_source": "recordings", "agent_mode": "text"}, ["agent_mode 'text'", "data_source"]),
         ({"data_source": "recordings", "dataset": "sample"}, ["dataset 'sample'", "data_source"]),
+        ({"team": "two_models"}, ["two_models", "second_agent_llm"]),
+        ({"team": "two_models", "agent_llm": "a/b", "second_agent_llm": "a/b"}, ["two_models", "second_agent_llm"]),
+        ({"second_agent_llm": "a/b"}, ["two_models", "second_agent_llm"]),
         (
             {"team": "adversarial", "num_truthful": 0, "num_adversarial": 0},
             ["no agents", "num_truthful", "num_adversarial"],
@@ -102,6 +107,7 @@ def test_values_that_do_not_go_together(parameters, names):
         {"initial_probability": 1e-6},
         {"train_limit": 1, "eval_limit": "all", "seed": 0},
         {"estimator": "reinforce", "graphs_per_question": 1},
+        {"team": "two_models", "second_agent_llm": "a/b"},
         {"num_iterations": "auto", "initial_probability": "auto", "early_stopping": 0.5},
     ],
 )

@@ -59,7 +59,8 @@ def asked_for(monkeypatch, tmp_path) -> list[str]:
     """The names under which a language model was loaded; each gives the fake."""
     names: list[str] = []
 
-    def load_llm(name):
+    def load_llm(name, trust_remote_code):
+        assert trust_remote_code is False  # unless asked
         names.append(name)
         return Recorded(FakeModel(), tmp_path / "calls.jsonl")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from toy import one_thread  # noqa: F401
 
-from experiments.learner import ABLATED, ABLATION, CURVE, RECIPES, SPARSITIES, UNSEEN, Setting, measure, settings
+from experiments.learner import measure
+from experiments.recipes import ABLATED, ABLATION, CURVE, RECIPES, SPARSITIES, UNSEEN, Setting, settings
 
 ROWS = json.loads((Path(__file__).parents[1] / "results/learner.json").read_text(encoding="utf-8"))
 COLUMNS = "world recipe headroom ci_low ci_high accuracy best_static best_per_domain num_seeds commit".split()  # noqa: SIM905

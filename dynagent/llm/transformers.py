@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +17,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.llm.base import Chat, Reply, Request
-from dynagent.sources import Source, model_folder
+from dynagent.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
 
 READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
+TOKENS_PER_BATCH = (1024, 4096)  # after padding; on a CPU and on accelerators
 PADDING = -1  # in token ids, after a text's end
+SAMPLING = {"top_k": 50, "top_p": 0.9}  # the paper's, wherever the temperature is above 0
 
 
 class TransformersModel:
@@ -33,20 +39,27 @@ class TransformersModel:
         self.source = source
         dtype = str(model.dtype).removeprefix("torch.")
         self.identity = f"{re.sub(r'[^a-z0-9.]+', '-', source.name.lower())}-{source.sha256[:12]}-{dtype}"
-        self.tokens_per_batch = tokens_per_batch or (1024 if model.device.type == "cpu" else 4096)
+        self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH[model.device.type != "cpu"]
 
     @classmethod
-    def load(cls, name: str, *, dtype: str = "bfloat16", device: str | None = None) -> TransformersModel:
+    def load(
+        cls, name: str, *, dtype: str = "bfloat16", device: str | None = None, trust_remote_code: bool = False
+    ) -> TransformersModel:
         """Load by alias, hub id or folder (see `dynagent.llm.load_llm`)."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
         folder, source = model_folder(name)
+        if trust_remote_code:
+            source = _with_code(folder, source)
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # half a second of "Loading weights" would stay in every saved notebook
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+            with refused_in_a_sentence(name):
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+                )
         finally:
             if shown:
                 logging.enable_progress_bar()
@@ -94,14 +107,31 @@ class TransformersModel:
         if self.tokenizer.chat_template is None:
             return "\n\n".join(content for _, content in chat) + "\n\n"
         messages = [{"role": role, "content": content} for role, content in chat]
+        begins_with_system = chat[0][0] == "system"
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError:  # a template without a system role raises its own error
-            if chat[0][0] != "system":
+            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except TemplateError:
+            if not begins_with_system:
                 raise
+            text = ""
+        # A template without a system role raises its own error, or leaves the message out without a word.
+        if begins_with_system and chat[0][1].strip() not in text:
             (_, system), (_, user), *rest = chat
             return self._render((("user", f"{system}\n\n{user}"), *rest))
-        return str(text)
+        return text
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """Ids of the tokens that end a reply: the model's own, and what closes one in the chat template."""
+        own = self.model.generation_config.eos_token_id  # one, several or None
+        ids = {*own} if isinstance(own, list) else {own} - {None}
+        if self.tokenizer.chat_template is not None:
+            reply = "the reply"
+            text = self._render((("user", "a question"), ("assistant", reply)))
+            closing = self.tokenizer(text.rpartition(reply)[2].lstrip(), add_special_tokens=False).input_ids
+            # Gemma's and Llama 3's first configs leave it out; ordinary text ends nothing.
+            ids |= {*closing[:1]} & {*self.tokenizer.added_tokens_decoder}
+        return sorted(ids)
 
     def _option_ids(self, request: Request) -> list[list[int]]:
         return [list(self.tokenizer(o, add_special_tokens=False).input_ids) for o in request.options]
@@ -162,8 +192,8 @@ class TransformersModel:
         ids, mask = self._left_padded(prompts)
         temperature = requests[0].temperature
         sampling: dict[str, Any] = {"do_sample": temperature > 0}
-        if temperature > 0:  # top_k and top_p are the paper's
-            sampling |= {"temperature": temperature, "top_k": 50, "top_p": 0.9}
+        if temperature > 0:
+            sampling |= {"temperature": temperature, **SAMPLING}
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
             torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))
@@ -172,14 +202,14 @@ class TransformersModel:
                 attention_mask=mask,
                 max_new_tokens=requests[0].max_new_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.end_tokens or None,
                 repetition_penalty=1.0,  # a model's own would count the padding, too
                 **sampling,
             )
         new = out[:, ids.shape[1] :]
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         # The end token counts, the padding after it does not; they may be the same token.
-        end = self.model.generation_config.eos_token_id  # one, several or None
-        ended = torch.isin(new, torch.tensor([] if end is None else end, device=new.device)).cumsum(1)
+        ended = torch.isin(new, torch.tensor(self.end_tokens, device=new.device)).cumsum(1)
         lengths = (new.shape[1] - (ended[:, :-1] > 0).sum(1)).tolist()
         return [
             Reply(text, prompt_tokens=len(prompt), completion_tokens=length)
@@ -196,6 +226,28 @@ class TransformersModel:
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`."""
         return read_out(self.model.base_model, token_ids(self.tokenizer, texts).to(self.model.device))
+
+
+@contextmanager
+def refused_in_a_sentence(name: str) -> Iterator[None]:
+    """Where the library refuses to run a model's own code, it says so over several lines; here it is one."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} comes with code of its own, which is not run unasked: read it, then set trust_remote_code to "
+            "true, or choose a model that transformers knows."
+        ) from None
+
+
+def _with_code(folder: str, source: Source) -> Source:
+    """Fetch a model's own code beside its weights; the source with a hash over both."""
+    if source.kind == "hub":
+        hub_snapshot(source.name, [*MODEL_FILES, "*.py"], source.revision)
+    code = {file.name: file_sha256(file) for file in Path(folder).glob("*.py")}
+    return replace(source, sha256=combined_sha256({"weights": source.sha256} | code)) if code else source
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
