@@ -18,7 +18,7 @@ from dynagent.policy import Policy
 # A router knows one attribute of a question and has one static graph for each of its values.
 ROUTERS: dict[str, Callable[[Any], str]] = {
     "language router": lambda question: question.language,
-    "subject router": lambda question: question.subject,
+    "subject router": lambda question: f"{question.language}/{question.subject}",  # names occur in both languages
 }
 CONTROLS = ("questions shuffled", "constant question", *ROUTERS)
 

@@ -219,22 +219,27 @@ def plot_heatmaps(matrices: Mapping[str, Sequence[Sequence[float | None]]], grou
             linecolor="0.9", cbar=ax is axes.flat[-1], cbar_kws={"label": "probability of the edge", "shrink": 0.8},
         )  # fmt: skip
         top = 1
-        for colour, (group, height) in zip(COLOURS, groups.items(), strict=False):
+        for colour, height in zip(COLOURS, groups.values(), strict=False):
             ax.add_patch(Rectangle((0, top), 1, height, fill=False, edgecolor=colour, linewidth=3, clip_on=False))
-            ax.annotate(group, (1.15, top + height / 2), va="center", color=colour, annotation_clip=False)
             top += height
         ax.set(xlabel="listens (0 is the decision)", ylabel="speaks", title=title)
+    frames = [
+        Rectangle((0, 0), 1, 1, fill=False, edgecolor=c, linewidth=3) for c, _ in zip(COLOURS, groups, strict=False)
+    ]
+    figure.legend(frames, list(groups), loc="outside lower center", ncols=len(groups), frameon=False)
     return figure
 
 
 def plot_intervals(lines: Mapping[str, Mapping[float, Estimate]], xlabel: str, ylabel: str) -> Figure:
     """Means with their intervals against a number, one line a name."""
     figure, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for colour, marker, (name, line) in zip(COLOURS, "os^DvX", lines.items(), strict=False):
+    for colour, marker, dashes, (name, line) in zip(
+        COLOURS, "os^DvX", ("-", "--", "-.", ":") * 2, lines.items(), strict=False
+    ):
         means = [estimate.mean for estimate in line.values()]
-        ax.plot(list(line), means, marker=marker, markersize=4, color=colour, label=name)
+        ax.plot(list(line), means, marker=marker, markersize=4, linestyle=dashes, color=colour, label=name)
         low, high = ([getattr(estimate, end) for estimate in line.values()] for end in ("ci_low", "ci_high"))
-        ax.fill_between(list(line), low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.fill_between(list(line), low, high, color=colour, alpha=0.1, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend(frameon=False, fontsize=8)
     sns.despine(figure)

@@ -45,6 +45,7 @@ from experiments.recipes import (
 )
 
 RECORDINGS = "results/recordings"
+PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")
 FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
 
 
@@ -159,12 +160,13 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
     return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
 
 
-def run(num_seeds: int, processes: int, command: str) -> list[dict[str, Any]]:
-    """All seeds of all settings and controls, spread over processes; one row each."""
-    wanted, seeds = settings(), range(num_seeds)
+def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[dict[str, Any]]:
+    """All seeds of all settings and controls, or those of one part, spread over processes; one row each."""
+    wanted, seeds = [setting for setting in settings() if part in ("", setting.part)], range(num_seeds)
+    controlled = CONTROLLED if part in ("", "controls") else ()
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
         futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
-        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in CONTROLLED}
+        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in controlled}
         pending = [future for group in (*futures.values(), *controls.values()) for future in group]
         for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
             future.result()  # a failure ends everything at once
@@ -176,8 +178,10 @@ def run(num_seeds: int, processes: int, command: str) -> list[dict[str, Any]]:
             row = {"part": "controls", "world": world, "recipe": "default", "control": name, "gain": gain.mean}
             row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": num_seeds, "command": command}
             rows.append(row)
+    if part in ("", "sparsity"):
+        rows += best_possible(command)
     code = code_version()
-    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows + best_possible(command)]
+    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -186,10 +190,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--output", default="results/learner.json", help="default: %(default)s")
+    parser.add_argument("--part", default="", choices=PARTS, help="measure this part again, and keep the other rows")
     options = parser.parse_args(arguments)
     path = resolve_path(options.output)
+    command = f"make learner ARGS='--seeds {options.seeds}{options.part and f' --part {options.part}'}'"
     try:
-        rows = run(options.seeds, options.processes, f"make learner ARGS='--seeds {options.seeds}'")
+        kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
+        rows = kept + run(options.seeds, options.processes, command, options.part)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2

@@ -8,7 +8,7 @@ from typing import Any
 # Training questions. The paper's recipe draws 200 batches of 4 from all; the others get as many questions as can be put
 # to all agents for no more calls than that takes.
 PAPER_QUESTIONS = 800
-BUDGET = {"routing": 640, "mixture": 720, "scale": 640, "adversarial": 576}
+BUDGET = {"routing": 640, "mixture": 700, "scale": 640, "adversarial": 576}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ CONTROLLED = ("routing", "mixture")
 
 @dataclass(frozen=True)
 class Setting:
-    """A world and a recipe. `part` says what the row is for: worlds, ablation, curve, sparsity or unseen teams."""
+    """A world and a recipe. `part` says what the row is for: worlds, ablation, curve, sparsity or unseen."""
 
     part: str
     world: str
@@ -100,7 +100,7 @@ def settings() -> list[Setting]:
         for r in ("paper", "default")
         for sparsity in SPARSITIES
     ]
-    return found + [Setting("unseen teams", "routing", "agent_aware", 640, deployed=team) for team in ("", *UNSEEN)]
+    return found + [Setting("unseen", "routing", "agent_aware", 640, deployed=team) for team in ("", *UNSEEN)]
 
 
 def budget(world: str, recipe: str) -> int:

@@ -47,8 +47,11 @@ _TEAMS: dict[str, dict[str, Any]] = {
 }
 # The published specialists are two language models, truthful both.
 _TWO_MODELS = {
-    "team": "two_models", "second_agent_llm": "vivo-ai/BlueLM-7B-Chat", "adversary": "least_likely", "eval_split": "test",
-}  # fmt: skip
+    "team": "two_models",
+    "second_agent_llm": "vivo-ai/BlueLM-7B-Chat",
+    "adversary": "least_likely",  # nobody misleads; the preset's is for its own team
+    "eval_split": "test",
+}
 
 
 @dataclass(frozen=True)

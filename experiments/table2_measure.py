@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import combinations, product
 from typing import Any
 
@@ -54,7 +53,7 @@ class Measurement:
 def measure(cell: Cell, seed: int) -> Measurement:
     """Train the dynamic and the static policy of one seed, and evaluate both on the same answers."""
     torch.set_num_threads(1)  # processes run side by side
-    dynamic = again(_prepared(cell), seed=seed)
+    dynamic = prepare(cell.config(seed))  # a language model of its own, that counts no other seed's calls
     static = again(dynamic, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
     runner, questions = dynamic.runner, dynamic.eval_questions
     measurement = Measurement()
@@ -79,11 +78,6 @@ def measure(cell: Cell, seed: int) -> Measurement:
     measurement.usage["questions read by the edge LLM"] = len(dynamic.train_questions) + len(questions)
     measurement.about = about(dynamic)
     return measurement
-
-
-@lru_cache(maxsize=2)  # by cell, so that its language model counts no other cell's calls
-def _prepared(cell: Cell) -> Experiment:
-    return prepare(cell.config())
 
 
 def about(experiment: Experiment) -> dict[str, Any]:
