@@ -154,8 +154,10 @@ def plot_headroom(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for height, what in ((0, "best static graph"), (1, "best graph for each domain")):
         ax.axhline(height, color="0.4", linestyle=":", linewidth=1)
         ax.annotate(what, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.3")
-    ax.set(xlabel="agents' calls", ylabel="headroom", xscale="log", ylim=(-1.6, 1.25))
-    ax.legend(frameon=False, loc="lower right")
+    ax.set(xlabel="calls of the agents", ylabel="headroom", xscale="log", ylim=(-3.2, 1.3))
+    ax.set_xticks(calls, [f"{count:,.0f}" for count in calls])  # those of the last recipe
+    ax.minorticks_off()
+    ax.legend(frameon=False, loc="lower center")
     sns.despine(figure)
     return figure
 

@@ -27,6 +27,7 @@ PAPER = Recipe(
 )  # fmt: skip
 RECIPES = {
     "paper": PAPER,
+    "paper, one pass": Recipe(PAPER.train | {"num_iterations": "auto"}, PAPER.policy),
     "paper, static": Recipe(PAPER.train | {"learning_rate": 0.1}, {"probability": 0.5}, "static"),
     "sampling": Recipe({"estimator": "leave_one_out"}),
     "default": Recipe(),
@@ -91,10 +92,10 @@ def settings() -> list[Setting]:
         ("scale", ()), ("routing", ()), ("routing", (("correlation", 0.3),)), ("mixture", ()),
         *(("adversarial", (("kind", kind),)) for kind in ("colluding", "constant", "wrong")),
     ]  # fmt: skip
-    recipes = [name for name in RECIPES if name != "agent_aware"]
+    recipes = [name for name in RECIPES if name not in ("agent_aware", "paper, one pass")]
     found = [Setting("worlds", world, r, budget(world, r), team=team) for world, team in worlds for r in recipes]
     found += [Setting("ablation", world, r, 640) for world in ABLATED for r in ("default", *ABLATION)]
-    found += [Setting("curve", "routing", r, n) for r in ("paper", "sampling", "default") for n in CURVE]
+    found += [Setting("curve", "routing", r, n) for r in ("paper, one pass", "sampling", "default") for n in CURVE]
     found += [
         Setting("sparsity", "routing", r, budget("routing", r), sparsity)
         for r in ("paper", "default")
