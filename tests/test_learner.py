@@ -126,3 +126,15 @@ def test_a_setting_can_be_measured_again():
 def test_the_routing_world_is_learned_here_too(recipe):
     assert recipe in RECIPES
     assert measure(Setting("worlds", "routing", recipe, 640), 0)["headroom"] >= 0.85
+
+
+def test_the_readme_prints_what_is_on_record():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    table = [line.strip("| ").split(" | ") for line in readme.splitlines() if re.match(r"\| \w.*\d / \d", line)]
+    assert len(table) == 5
+    for world, *cells, calls in table:
+        for recipe, cell in zip(("paper", "paper, static", "sampling", "default"), cells, strict=True):
+            r = row("worlds", world=world, recipe=recipe)
+            assert cell == f"{r['headroom']:.2f} [{r['ci_low']:.2f}, {r['ci_high']:.2f}]"
+        paid = [row("worlds", world=world, recipe=recipe)["agent_calls"] for recipe in ("paper", "default")]
+        assert calls == f"{paid[0]:,.0f} / {paid[1]:,.0f}"
