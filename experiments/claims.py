@@ -20,6 +20,7 @@ import numpy as np
 from dynagent.config import resolve_path
 from dynagent.intervals import Estimate, seed_interval
 from dynagent.presets import PRESETS
+from dynagent.results import describe
 from experiments.table2_cells import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
 from experiments.table2_records import CellRecord, geometric_mean, plain, readable_record, write_whole
 
@@ -59,12 +60,14 @@ class Finding:
     """Our number for a claim, and the effect on which it is judged (none for a bare level).
 
     Attributes:
-        effect: "what the effect is", the paper's, ours, and its value if there were none.
+        effect: what the effect is, the paper's, ours, and its value if there were none.
+        told: the same gain if the truthful agents were told, not learned: about what these agents allow at most.
     """
 
     value: Estimate
     record: CellRecord
     effect: tuple[str, float, Estimate, float] | None = None
+    told: Estimate | None = None
 
 
 def judge(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
@@ -149,7 +152,8 @@ class Findings:
         record, graphs = self.cell(part), JUDGED_ON[self.recipe]
         gained = in_percent(record.difference(f"dynamic, {graphs}", f"static, {graphs}"))
         static, dynamic = TABLE_2[part, "accuracy"]
-        return Finding(gained, record, ("dynamic - static, points", dynamic - static, gained, 0.0))
+        told = in_percent(record.difference("truthful agents only (told)", f"static, {graphs}"))
+        return Finding(gained, record, ("dynamic - static, points", dynamic - static, gained, 0.0), told)
 
     def ablation(self) -> Finding:
         """How much the probabilities vary over questions with mean embeddings, over the same with the hidden state."""
@@ -210,6 +214,8 @@ def one_recipe(finding: Finding, paper: float | str) -> dict[str, Any]:
             "effect": what, "paper": published, "ours": ours.mean, "ci_low": ours.ci_low, "ci_high": ours.ci_high,
             "null": null, "direction": direction(published, ours.ci_low, ours.ci_high, null=null),
         }  # fmt: skip
+    if finding.told is not None:
+        found["gain_if_told"] = describe(finding.told)
     return plain(found | {"command": data["command"], "record": readable_record(finding.record.name)})
 
 
@@ -253,11 +259,12 @@ def as_markdown(ledger: list[dict[str, Any]]) -> str:
     for one in ledger:
         for name, each in (("published", one), ("default", one["default"])):
             if each.get("judged_by"):
-                by = each["judged_by"]
+                by, told = each["judged_by"], each.get("gain_if_told")
+                limit = f"; told who is truthful, {told['mean']:+.1f}" if told else ""
                 lines.append(
                     f"- {one['claim']}, {name}: {by['effect']}: {by['ours']:.3g} [{by['ci_low']:.3g}, "
-                    f"{by['ci_high']:.3g}], paper {by['paper']:.3g}: {each['verdict']} (direction: {by['direction']}; "
-                    f"{each['seeds']} seeds, n = {each['n']}; `{each['command']}`)"
+                    f"{by['ci_high']:.3g}], paper {by['paper']:.3g}: {each['verdict']} (direction: {by['direction']}"
+                    f"{limit}; {each['seeds']} seeds, n = {each['n']}; `{each['command']}`)"
                 )
     lines += ["", "## Figures", "", "| figure | where |", "|---|---|"]
     lines += [f"| {figure} | {where} |" for figure, where in FIGURES.items()]

@@ -156,3 +156,17 @@ def test_models_are_the_same_only_if_both_are():
     for changed, expected in (({}, "same"), ({"edge_llm": "x"}, "other"), ({"agent_llm": "x"}, "other")):
         data = {"parameters": published | changed}
         assert claims.models_of(CellRecord("a", data, {}, {}, None)) == expected
+
+
+def test_the_first_paragraphs_say_what_the_records_say():
+    gain = next(row for row in LEDGER if "nearly 6 points" in row["claim"])
+    ratio = next(row for row in LEDGER if row["claim"] == "Adversarial ratio, dynamic")
+    reduced = next(row for row in LEDGER if "more than 10 points" in row["claim"])
+    said = {
+        "adversarial_agents": f"{ratio['default']['ours']:.1f} times as probable",
+        "specialized_agents": f"{gain['default']['ours']:+.1f} points",
+        "edge_reduction": f"{reduced['default']['ours']:+.1f} points",
+        "table2": f"{gain['ours']:+.1f} points",
+    }
+    for name, words in said.items():
+        assert words in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[0].source, name
