@@ -170,3 +170,17 @@ def test_the_first_paragraphs_say_what_the_records_say():
     }
     for name, words in said.items():
         assert words in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[0].source, name
+
+
+def test_the_readme_prints_the_ledger():
+    ledger = {row["claim"]: row for row in json.loads((ROOT / "results/claims.json").read_text(encoding="utf-8"))}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    for claim, form in (
+        ("Gain over static on MMLU + CMMLU: nearly 6 points", "+.1f"),
+        ("Gain over static with the sparsity loss: more than 10 points", "+.1f"),
+        ("Gain over static against adversaries (follows from the table)", "+.1f"),
+        ("Adversarial ratio, dynamic", ".2f"),
+    ):
+        for found in (ledger[claim], ledger[claim]["default"]):
+            ours, low, high = (format(found[name], form) for name in ("ours", "ci_low", "ci_high"))
+            assert f"| {ours} [{low}, {high}], {found['verdict']} |" in readme, claim
