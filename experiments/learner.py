@@ -25,7 +25,7 @@ from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.intervals import seed_interval
 from dynagent.llm.features import RecordedReader
-from dynagent.plots import plot_headroom, save_figure
+from dynagent.plots import plot_headroom, plot_sparsity, save_figure
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.results import code_version
@@ -72,7 +72,8 @@ def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tup
 def agent_calls(config: TrainConfig, history: History, num_questions: int, num_agents: int) -> int:
     if config.estimator == "reinforce" and config.decide == "all":
         return round(sum(history.column("num_reaching")) * config.batch_size * config.graphs_per_question)
-    return num_agents * min(num_questions, len(history.rows) * config.batch_size)
+    num_held_out = int(config.early_stopping * num_questions)
+    return num_agents * (num_held_out + min(num_questions - num_held_out, len(history.rows) * config.batch_size))
 
 
 def side_by_side() -> None:
@@ -201,8 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     write_rows(path, rows)
-    curve = [row for row in rows if row["part"] == "curve"]
-    save_figure(plot_headroom(curve), path.parent / "figures", "learner_headroom")
+    for part, plot in (("curve", plot_headroom), ("sparsity", plot_sparsity)):
+        figure = plot([row for row in rows if row["part"] == part])
+        save_figure(figure, path.parent / "figures", "learner_headroom" if part == "curve" else "learner_sparsity")
     return 0
 
 
