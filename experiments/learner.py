@@ -202,9 +202,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     write_rows(path, rows)
-    for part, plot in (("curve", plot_headroom), ("sparsity", plot_sparsity)):
+    for name, part, plot in (("headroom", "curve", plot_headroom), ("sparsity", "sparsity", plot_sparsity)):
         figure = plot([row for row in rows if row["part"] == part])
-        save_figure(figure, path.parent / "figures", "learner_headroom" if part == "curve" else "learner_sparsity")
+        save_figure(figure, path.parent / "figures", f"learner_{name}")
     return 0
 
 
