@@ -105,9 +105,8 @@ class EdgePolicy(Policy):
     exactly the initial probability. `standardize=False` and `head_init="default"` are the released behaviour: raw
     hidden states and PyTorch's random initialisation.
 
-    The head "per_edge" has one row of W for each edge of its team. The head "agent_aware" makes that row from a
-    description of the edge's two agents, W_ij = V d_ij, so that it also serves teams that it has not seen
-    (`for_team`).
+    W has one row for each edge of its team; `dynagent.agent_aware` makes that row from a description of the edge's
+    two agents instead.
 
     `save_pretrained(folder)` writes the head, the statistics and the backbone's identity, never the backbone;
     `EdgePolicy.from_pretrained(folder)` gives the policy back and loads the backbone when it first reads.

@@ -1,4 +1,4 @@
-"""The training loop: REINFORCE on the utility of drawn graphs, on Accelerate.
+"""The training loop, on Accelerate: the exact gradient of the expected utility, or REINFORCE on drawn graphs.
 
 As a program, `python -m dynagent.train run.json` (also under `accelerate launch`) does what the notebook does.
 """

@@ -29,8 +29,9 @@ from dynagent.plots import plot_headroom, plot_sparsity, save_figure
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.results import code_version
-from dynagent.train import History, train
+from dynagent.train import train
 from dynagent.worlds import World, load_world
+from experiments.calls import agent_calls
 from experiments.recipes import (
     ABLATION,
     BUDGET,
@@ -58,22 +59,11 @@ def make_policy(recipe: Recipe, graph: AgentGraph, readings: RecordedReader, see
 
 
 def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tuple[Policy, int]:
-    """Train by the recipe; returns the policy and the agents' calls that were paid.
-
-    The paper's recipe asks anew on every visit all agents from which a path leads to the decision; every other asks an
-    agent once about a question and remembers the answer.
-    """
+    """Train by the recipe; returns the policy and the agents' calls that were paid."""
     config = TrainConfig(seed=seed, sparsity=sparsity, **recipe.train)
     policy = make_policy(recipe, world.graph, _readings(), config.stream("init"))
     history = train(policy, world.graph, world.train_questions, config, runner=Runner(world.graph, seed))
     return policy, agent_calls(config, history, len(world.train_questions), len(world.graph.team))
-
-
-def agent_calls(config: TrainConfig, history: History, num_questions: int, num_agents: int) -> int:
-    if config.estimator == "reinforce" and config.decide == "all":
-        return round(sum(history.column("num_reaching")) * config.batch_size * config.graphs_per_question)
-    num_held_out = int(config.early_stopping * num_questions)
-    return num_agents * (num_held_out + min(num_questions - num_held_out, len(history.rows) * config.batch_size))
 
 
 def side_by_side() -> None:

@@ -20,7 +20,8 @@ from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, prepare
 from dynagent.graph import AgentGraph
 from dynagent.policy import Policy
 from dynagent.results import questions_digest
-from dynagent.train import History, train
+from dynagent.train import train
+from experiments.calls import agent_calls
 from experiments.table2_cells import Cell
 
 POLICIES = ("dynamic", "static")
@@ -64,7 +65,8 @@ def measure(cell: Cell, seed: int) -> Measurement:
     for name, experiment in zip(POLICIES, (dynamic, static), strict=True):
         history = train(experiment.policy, runner.graph, experiment.train_questions, experiment.config, runner=runner)
         measurement.utility[name] = np.array(history.column("utility"))
-        measurement.usage[f"agents' answers in training, {name}"] = answers_in_training(experiment, history)
+        sizes = len(experiment.train_questions), len(experiment.graph.team)
+        measurement.usage[f"agents' answers in training, {name}"] = agent_calls(experiment.config, history, *sizes)
         _score(measurement, name, experiment.policy, experiment, runner)
         _describe_probs(measurement, name, experiment)
     if cell.with_controls:
@@ -90,19 +92,6 @@ def about(experiment: Experiment) -> dict[str, Any]:
                    experiment.graph.groups},
         "subjects": [f"{question.language}/{question.subject}" for question in eval_questions],
     }  # fmt: skip
-
-
-def answers_in_training(experiment: Experiment, history: History) -> int:
-    """Answers of agents that the training needs.
-
-    The published recipe asks anew, on every visit of a question, all agents from which a path leads to the decision.
-    Every other asks an agent once about a question and remembers the answer.
-    """
-    config = experiment.config
-    if config.decide == "all":
-        return round(sum(history.column("num_reaching")) * config.batch_size * config.graphs_per_question)
-    visited = min(len(experiment.train_questions), len(history.rows) * config.batch_size)
-    return visited * len(experiment.graph.team)
 
 
 def _score(measurement: Measurement, name: str, policy: Policy, experiment: Experiment, runner: Runner) -> None:
