@@ -78,7 +78,7 @@ train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iteration
 
 .PHONY: record
 record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
-	$(BIN)/python -m dynagent.record $(ARGS)
+	$(BIN)/python -m experiments.record $(ARGS)
 
 .PHONY: learner
 learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")

@@ -43,7 +43,6 @@ LAYERS = (
         "runs",
         "experiment",
         "preflight",
-        "record",
     ),
     ("plots",),
     ("dynagent",),  # `import dynagent` itself: short names for what a notebook needs

@@ -10,7 +10,6 @@ import pytest
 import torch
 from toy import one_thread, save_tiny_backbone  # noqa: F401
 
-from dynagent import record
 from dynagent.agent_aware import Description
 from dynagent.config import RunConfig
 from dynagent.decision import MajorityVote
@@ -20,6 +19,7 @@ from dynagent.llm import Reply, TransformersModel
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.tasks import Question, load_questions
 from dynagent.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
+from experiments import record
 
 
 class FakeModel:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy import one_thread, save_tiny_backbone  # noqa: F401
 
-from dynagent import experiment, record
+from dynagent import experiment
 from dynagent.agent_aware import AgentAwarePolicy
 from dynagent.agents import Adversarial, Specialist, Truthful
 from dynagent.config import RunConfig
@@ -23,6 +23,7 @@ from dynagent.llm.recorded import OriginRequest, recorded_file
 from dynagent.results import RunRecord, project_root, run_folder
 from dynagent.tasks import load_questions
 from dynagent.tasks.recorded import RecordedQuestion, load_recorded, shown
+from experiments import record
 
 RECORDINGS = project_root() / "results" / "recordings"
 QWEN = {"agent_llm": "qwen2.5-coder-1.5b-instruct", "agent_mode": "letter"}

@@ -82,7 +82,7 @@ def write_index(folder: Path, sets: Sequence[Questions]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Record a language model's answers to questions of MMLU, and of CMMLU where its folder is given."""
-    parser = argparse.ArgumentParser(prog="python -m dynagent.record", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.record", description=main.__doc__)
     parser.add_argument(
         "--agent-llm", help="alias, hub id or folder; default: " + ", ".join(map(" in mode ".join, AGENTS))
     )
