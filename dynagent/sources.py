@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -143,7 +140,7 @@ def model_folder(name: str, revision: str | None = None) -> tuple[str, Source]:
         return str(folder), Source(name, "hub", name, folder.name, model_sha256(folder), _licence(folder))
     raise ValueError(
         f"There is no model {name!r}: give {' or '.join(aliases)}, an existing folder, "
-        f"or a hub id such as org/name{_nearest(name, aliases)}."
+        f"or a hub id such as org/name{did_you_mean(name, aliases)}."
     )
 
 
@@ -167,20 +164,19 @@ def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None
         folder = snapshot_download(
             name, repo_type=repo_type, revision=revision, allow_patterns=patterns, ignore_patterns=below
         )
-    except errors.GatedRepoError as error:
-        raise PermissionError(
-            f"{name} is gated: accept its terms on its page and log in with `hf auth login`."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ValueError(f"{name} has no revision {revision!r}: give a branch, a tag or a commit.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{name} is no folder here and not on the hub: check the name, or log in if it is private."
-        ) from error
     except Exception as error:  # what is raised without a network depends on the release of huggingface_hub
-        raise ConnectionError(
-            f"The hub did not give {name} ({type(error).__name__}): connect to the network, or name a folder."
-        ) from error
+        for cause, kind, what in (
+            (
+                errors.GatedRepoError,
+                PermissionError,
+                "is gated: accept its terms, then log in with `hf auth login`",
+            ),
+            (errors.RevisionNotFoundError, ValueError, f"has no revision {revision!r}: give a branch, tag or commit"),
+            (errors.RepositoryNotFoundError, FileNotFoundError, "is no folder here and not on the hub: check the name"),
+            (Exception, ConnectionError, "is out of reach on the hub: connect to the network, or name a folder"),
+        ):
+            if isinstance(error, cause):
+                raise kind(f"{name} {what} ({type(error).__name__}).") from error
     if not any(True for pattern in patterns for _ in Path(folder).glob(pattern)):
         raise FileNotFoundError(f"{name} has none of {', '.join(patterns)} on the hub: name a folder instead.")
     return Path(folder)
@@ -210,28 +206,28 @@ def file_sha256(path: Path) -> str:
     stat = path.stat()
     # By inode: a moved file keeps its hash; a rewritten one has another ctime, even if its mtime is set back.
     key = f"{stat.st_dev}|{stat.st_ino}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-    memo = cache_dir() / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if stat.st_size >= _MEMO_FROM:
-        with contextlib.suppress(OSError):
-            return str(json.loads(memo.read_text())["sha256"])
+    memo = cache_dir() / "hashes" / hashlib.sha256(key.encode()).hexdigest()
+    with contextlib.suppress(OSError):
+        return memo.read_text()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if stat.st_size >= _MEMO_FROM:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
             memo.parent.mkdir(parents=True, exist_ok=True)
-            write_file(memo, [json.dumps({"file": str(path), "sha256": digest}).encode()])
+            write_file(memo, [digest.encode()])
     return digest
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the known one that is nearest to it, if any is near."""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _artefact(name: str) -> Artefact:
     if name not in PINNED:
-        raise ValueError(f"Nothing is pinned as {name!r}: give {', '.join(PINNED)}{_nearest(name, PINNED)}.")
+        raise ValueError(f"Nothing is pinned as {name!r}: give {', '.join(PINNED)}{did_you_mean(name, PINNED)}.")
     return PINNED[name]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _is_pinned(path: Path, artefact: Artefact) -> bool:
@@ -247,19 +243,15 @@ def _converted(alias: str) -> Path:
     gguf = fetch(alias)
     with preparing(folder):
         if not _is_whole(folder):
-            for stale in folder.parent.glob(f".{folder.name}-*"):  # what a killed process left
+            unfinished = folder.with_name(f".{folder.name}")
+            for stale in (unfinished, folder):  # what was cut off, or damaged
                 shutil.rmtree(stale, ignore_errors=True)
             description = f"converting {alias} to safetensors, once (20 to 90 s)"
-            with (
-                tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary,
-                progress(total=1, desc=description, unit="model") as bar,
-            ):
-                new = Path(temporary) / "model"
-                _run_conversion(gguf, new)
+            with progress(total=1, desc=description, unit="model") as bar:
+                _run_conversion(gguf, unfinished)
                 bar.update()
-                (new / _MARK).write_text(model_sha256(new))
-                shutil.rmtree(folder, ignore_errors=True)
-                new.rename(folder)
+            (unfinished / _MARK).write_text(model_sha256(unfinished))
+            unfinished.rename(folder)
     return folder
 
 
@@ -276,11 +268,7 @@ def _run_conversion(gguf: Path, folder: Path) -> None:
     done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, errors="replace")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        if "No space left" in reason:
-            raise OSError(errno.ENOSPC, reason)
-        raise RuntimeError(f"Converting {gguf.name} failed ({reason}): free memory, or name a folder instead.")
-    for file in folder.iterdir():  # safetensors writes for its owner alone; a cache may be shared
-        file.chmod(0o644)
+        raise RuntimeError(f"Converting {gguf.name} failed ({reason}): free memory or disk, or name a folder instead.")
 
 
 def _licence(folder: Path) -> str:

@@ -189,7 +189,7 @@ def test_hub_that_is_out_of_reach(monkeypatch, tmp_path):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConnectionError, match="The hub did not give org/tiny"):
+    with pytest.raises(ConnectionError, match="org/tiny is out of reach on the hub: connect"):
         sources.model_folder("org/tiny")
 
 
@@ -225,7 +225,7 @@ def test_alias_is_converted_once_and_again_if_damaged(conversions, llama, cache)
     assert [file.name for file in cache.iterdir() if file.is_dir()] == [Path(location).name]
 
 
-def test_conversion_that_is_cut_off_leaves_nothing(conversions, monkeypatch, cache):
+def test_conversion_that_is_cut_off_leaves_no_model(conversions, llama, monkeypatch, cache):
     def stop(gguf: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
@@ -235,8 +235,10 @@ def test_conversion_that_is_cut_off_leaves_nothing(conversions, monkeypatch, cac
         patch.setattr(sources, "_run_conversion", stop)
         with pytest.raises(KeyboardInterrupt):
             sources.model_folder("tiny-llama")
-    assert [file for file in cache.iterdir() if file.is_dir()] == []
-    assert Path(sources.model_folder("tiny-llama")[0]).is_dir()
+    assert not [file for file in cache.iterdir() if file.is_dir() and not file.name.startswith(".")]
+    folder = Path(sources.model_folder("tiny-llama")[0])
+    assert sources.model_sha256(folder) == sources.model_sha256(llama)
+    assert [file for file in cache.iterdir() if file.is_dir()] == [folder], "what was cut off is cleared away"
 
 
 def test_import_is_cheap():
