@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,22 +59,20 @@ class AgentAwarePolicy(EdgePolicy):
         self.register_buffer("description_scale", torch.ones(1))
 
     @classmethod
-    def from_backbone(cls, backbone: Any, graph: AgentGraph, **options: Any) -> AgentAwarePolicy:
+    def from_backbone(cls, backbone: Any, graph: AgentGraph, **options: Any) -> Self:
         """See `EdgePolicy.from_backbone`."""
         policy = super().from_backbone(backbone, graph, **options)
-        assert isinstance(policy, AgentAwarePolicy)
         of_pairs = policy._read_pairs(graph)[graph.effective]
         policy.description_mean.copy_(of_pairs.mean(0))
         policy.description_scale.copy_((of_pairs - policy.description_mean).abs().sum(-1).mean().clamp(min=1e-6))
         policy.edge_descriptions = policy._describe(graph)
         return policy
 
-    def for_team(self, graph: AgentGraph) -> AgentAwarePolicy:
+    def for_team(self, graph: AgentGraph) -> Self:
         """The same policy, sharing its weights, for another team."""
-        policy = copy.copy(self)
+        policy: Any = copy.copy(self)
         policy._buffers = self._buffers | {"edge_descriptions": self._describe(graph)}
-        assert isinstance(self._hub_mixin_config, dict)
-        policy._hub_mixin_config = self._hub_mixin_config | {"num_edges": graph.num_edges}
+        policy._hub_mixin_config = policy._hub_mixin_config | {"num_edges": graph.num_edges}
         return policy
 
     def forward(self, features: Tensor) -> Tensor:

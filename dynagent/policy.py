@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -155,9 +155,7 @@ class EdgePolicy(Policy):
                 raise ValueError(f"The head's initialisation is 'zero' or 'default', not {head_init!r}.")
 
     @classmethod
-    def from_backbone(
-        cls, backbone: str | QuestionReader | RecordedReader, graph: AgentGraph, **options: Any
-    ) -> EdgePolicy:
+    def from_backbone(cls, backbone: str | QuestionReader | RecordedReader, graph: AgentGraph, **options: Any) -> Self:
         """A new policy on a pretrained language model.
 
         Args:

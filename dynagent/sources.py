@@ -166,11 +166,7 @@ def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None
         )
     except Exception as error:  # what is raised without a network depends on the release of huggingface_hub
         for cause, kind, what in (
-            (
-                errors.GatedRepoError,
-                PermissionError,
-                "is gated: accept its terms, then log in with `hf auth login`",
-            ),
+            (errors.GatedRepoError, PermissionError, "is gated: accept its terms, then log in with `hf auth login`"),
             (errors.RevisionNotFoundError, ValueError, f"has no revision {revision!r}: give a branch, tag or commit"),
             (errors.RepositoryNotFoundError, FileNotFoundError, "is no folder here and not on the hub: check the name"),
             (Exception, ConnectionError, "is out of reach on the hub: connect to the network, or name a folder"),

@@ -32,8 +32,7 @@ class TunedEdgePolicy(EdgePolicy):
     `save_pretrained(folder)` writes the head, the statistics, and of the language model what was trained;
     `from_pretrained` loads the original weights by name and puts the trained ones in.
 
-    Args, beside those of `EdgePolicy`:
-        init_seed: also initialises the adapters.
+    Args, beside those of `EdgePolicy`, of which init_seed also initialises the adapters:
         tune: "lora" (low-rank adapters beside all linear layers; needs the package peft) or "full".
         rank: of the adapters.
         reader: holds the original weights, which are copied; without it they are loaded by the name `backbone`.
@@ -47,35 +46,26 @@ class TunedEdgePolicy(EdgePolicy):
         self,
         hidden_size: int,
         num_edges: int,
-        backbone: str = "",
-        backbone_identity: str = "",
-        readout: str = "mean_hidden",
-        initial_probability: float = 0.5,
-        standardize: bool = True,
-        head_init: str = "zero",
-        init_seed: int = 0,
+        *,
         tune: str = "lora",
         rank: int = 8,
         reader: QuestionReader | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            hidden_size, num_edges, backbone, backbone_identity, readout, initial_probability, standardize, head_init,
-            init_seed,
-        )  # fmt: skip
-        if readout == "mean_embedding":
+        super().__init__(hidden_size, num_edges, **options)
+        if self.readout == "mean_embedding":
             raise ValueError(
                 "The readout 'mean_embedding' passes by all layers of the edge LLM, so that tuning them changes "
                 "nothing: choose 'mean_hidden' or 'last_hidden', or tune 'head'."
             )
         self.reader = reader
-        opened = self.open_reader()
-        assert isinstance(opened, QuestionReader)
+        opened: Any = self.open_reader()  # no recorded features: `from_backbone` refuses them
         original = opened.model
         self.reader = reader  # what was loaded here serves nobody else
         self.tokenizer = original.tokenizer
         language_model = copy.deepcopy(original.model.base_model).to("cpu", torch.float32)
         if tune == "lora":
-            language_model = with_adapters(language_model, rank, init_seed)
+            language_model = with_adapters(language_model, rank, options.get("init_seed", 0))
         elif tune == "full":
             language_model.requires_grad_(True)
         else:
@@ -83,15 +73,12 @@ class TunedEdgePolicy(EdgePolicy):
         self.language_model = language_model.eval()
 
     @classmethod
-    def from_backbone(
-        cls, backbone: str | QuestionReader | RecordedReader, graph: AgentGraph, **options: Any
-    ) -> TunedEdgePolicy:
+    def from_backbone(cls, backbone: str | QuestionReader | RecordedReader, graph: AgentGraph, **options: Any) -> Self:
         """A new policy on a pretrained language model; see `EdgePolicy.from_backbone`."""
         if isinstance(backbone, RecordedReader):
             raise ValueError("Recorded features cannot be tuned: give the name of the edge LLM, or tune 'head'.")
         reader = QuestionReader.load(backbone) if isinstance(backbone, str) else backbone
         policy = super().from_backbone(reader, graph, reader=reader, **options)
-        assert isinstance(policy, TunedEdgePolicy)
         policy.reader = None if isinstance(backbone, str) else reader
         return policy
 
@@ -120,10 +107,7 @@ class TunedEdgePolicy(EdgePolicy):
     def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
         """The head at `learning_rate`, what is trained of the language model at `backbone_learning_rate`."""
         trained = [parameter for parameter in self.language_model.parameters() if parameter.requires_grad]
-        return [
-            *super().parameter_groups(config),
-            {"params": trained, "lr": config.backbone_learning_rate},
-        ]
+        return [*super().parameter_groups(config), {"params": trained, "lr": config.backbone_learning_rate}]
 
     def train(self, mode: bool = True) -> Self:
         """As for every module, but the language model stays in evaluation mode: no dropout."""

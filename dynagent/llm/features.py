@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,43 +10,23 @@ from typing import Any
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from dynagent.downloads import write_file
 from dynagent.llm.transformers import READOUTS, TransformersModel
 from dynagent.progress import progress
 from dynagent.sources import cache_dir
 
 
-class QuestionReader:
-    """A frozen language model that turns questions into feature vectors.
+class _Reader:
+    """Features by question id, [3, H] each; what has none is completed in the way of the subclass."""
 
-    Attributes:
-        forwards: questions that the model has read so far; the others came from the cache.
-    """
+    forwards = 0
 
-    def __init__(self, model: TransformersModel, path: Path | None = None) -> None:
-        self.model = model
-        self.path = path or cache_dir() / "features" / f"{model.identity}.safetensors"
-        self.forwards = 0
-        self._known: dict[str, Tensor] = {}  # [3, H] for each question id
-
-    @property
-    def name(self) -> str:
-        return self.model.source.name
-
-    @property
-    def identity(self) -> str:
-        return self.model.identity
-
-    @property
-    def hidden_size(self) -> int:
-        return self.model.hidden_size
-
-    @classmethod
-    def load(cls, name: str, **options: Any) -> QuestionReader:
-        """By alias, hub id or folder, as in `dynagent.llm.load_llm`."""
-        return cls(TransformersModel.load(name, **options))
+    def __init__(self, path: Path, name: str, identity: str) -> None:
+        self.path, self.name, self.identity = path, name, identity
+        self._known: dict[str, Tensor] = {}
 
     def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32.
@@ -56,17 +35,43 @@ class QuestionReader:
             questions: objects with `id` and `render()`.
             readout: one of `dynagent.llm.transformers.READOUTS`.
         """
-        _check_readout(readout)
+        if readout not in READOUTS:
+            raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
         distinct = {question.id: question for question in questions}
         if distinct.keys() - self._known.keys():
-            self._known = _load(self.path)
-        if distinct.keys() - self._known.keys():
+            self._complete(distinct)
+        return torch.stack([self._known[question.id][READOUTS.index(readout)] for question in questions])
+
+    def _complete(self, questions: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class QuestionReader(_Reader):
+    """A frozen language model that turns questions into feature vectors.
+
+    Attributes:
+        forwards: questions that the model has read so far; the others came from the cache.
+    """
+
+    def __init__(self, model: TransformersModel, path: Path | None = None) -> None:
+        path = path or cache_dir() / "features" / f"{model.identity}.safetensors"
+        super().__init__(path, model.source.name, model.identity)
+        self.model = model
+        self.hidden_size = model.hidden_size
+
+    @classmethod
+    def load(cls, name: str, **options: Any) -> QuestionReader:
+        """By alias, hub id or folder, as in `dynagent.llm.load_llm`."""
+        return cls(TransformersModel.load(name, **options))
+
+    def _complete(self, questions: dict[str, Any]) -> None:
+        self._known = _load(self.path)
+        if questions.keys() - self._known.keys():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
                 self._known = _load(self.path)
-                self._compute(list(distinct.values()), self._known)
+                self._compute(list(questions.values()), self._known)
                 _save(self.path, self._known)
-        return torch.stack([self._known[question.id][READOUTS.index(readout)] for question in questions])
 
     def _compute(self, questions: list[Any], known: dict[str, Tensor]) -> None:
         """Run every batch that lacks a question, and add what was missing."""
@@ -83,35 +88,26 @@ class QuestionReader:
                 bar.update(len(batch))
 
 
-class RecordedReader:
+class RecordedReader(_Reader):
     """Features that were recorded earlier, for questions whose text need not be here; the model is not loaded.
 
     Raises:
         ValueError: for a file that is missing, and on reading a question that the file lacks.
     """
 
-    forwards = 0
-
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise ValueError(f"There are no recorded features {path}: `make record` makes them.")
-        self.path = path
-        self.identity = path.stem
-        self.name = path.stem.rsplit("-", 2)[0]  # without hash and dtype
-        self._known = _load(path)
+        super().__init__(path, path.stem.rsplit("-", 2)[0], path.stem)  # the name is without hash and dtype
+        self._known = {question: features.float() for question, features in _load(path).items()}
         self.hidden_size = next(iter(self._known.values())).shape[1]
 
-    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
-        """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
-        _check_readout(readout)
-        missing = [question.id for question in questions if question.id not in self._known]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
-                "`make record` adds what is missing."
-            )
-        column = READOUTS.index(readout)
-        return torch.stack([self._known[question.id][column] for question in questions]).float()
+    def _complete(self, questions: dict[str, Any]) -> None:
+        missing = [question for question in questions if question not in self._known]
+        raise ValueError(
+            f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
+            "`make record` adds what is missing."
+        )
 
 
 def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path) -> Path:
@@ -122,11 +118,6 @@ def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path
     return path
 
 
-def _check_readout(readout: str) -> None:
-    if readout not in READOUTS:
-        raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
-
-
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         return {}
@@ -135,9 +126,5 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _save(path: Path, features: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({"features": torch.stack(list(features.values()))}, temporary, {"ids": json.dumps(list(features))})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.chmod(0o644)  # safetensors leaves it to its owner alone
-    temporary.replace(path)
+    tensors = {"features": torch.stack(list(features.values()))}
+    write_file(path, [save(tensors, {"ids": json.dumps(list(features))})])
