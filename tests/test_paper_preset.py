@@ -397,7 +397,7 @@ def test_a_heatmap_frames_the_two_models(specialized):
     frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
     assert [(frame.get_x(), frame.get_y(), frame.get_height()) for frame in frames] == [(0, 1, 4), (0, 5, 4)]
     assert len({frame.get_edgecolor() for frame in frames}) == 2
-    assert [text.get_text() for text in figure.axes[0].texts] == ["gemma", "bluelm"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gemma", "bluelm"]
     plt.close(figure)
 
 

@@ -127,14 +127,15 @@ def test_one_row_of_probabilities_and_many_equal_rows_are_the_same_heatmap():
 
 def test_a_frame_around_every_group_in_its_colour():
     graph = mixed_graph()
-    ax = plot_edge_probs(random_probs(graph), graph).axes[0]
+    figure = plot_edge_probs(random_probs(graph), graph)
+    ax = figure.axes[0]
     frames = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert [(frame.get_xy(), frame.get_width(), frame.get_height()) for frame in frames] == [
         ((0, 1), 1, 2),
         ((0, 3), 1, 2),
     ]
     assert [frame.get_edgecolor()[:3] for frame in frames] == [to_rgb(COLOURS[0]), to_rgb(COLOURS[1])]
-    assert [text.get_text() for text in ax.texts] == ["truthful", "adversarial"]
+    assert texts(figure.legends[0].get_texts()) == ["truthful", "adversarial"]
 
 
 def test_a_group_keeps_its_colour():
