@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynagent.config import TrainConfig
-from dynagent.execution import Outcome, Runner
+from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.intervals import Estimate as Estimate
 from dynagent.intervals import conclusion as conclusion
@@ -70,40 +70,30 @@ def evaluate(
         runner: executes the graphs; a given one brings along the answers that it already knows.
         seed: of the graphs and the shuffling.
     """
+    if graphs not in ("sampled", "most_probable"):
+        raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
     runner = runner or Runner(graph, seed)
     runner.prepare(questions)
     generator = torch.Generator().manual_seed(seed)
     edge_logits = policy.edge_logits_of(questions)  # [n, E]
     if shuffle:
-        order_of_questions = torch.randperm(len(edge_logits), generator=torch.Generator().manual_seed(seed))
-        edge_logits[order_of_questions] = edge_logits[order_of_questions.roll(1)]
-    outcomes = []
-    for start in range(0, len(questions), CHUNK):
-        logits = edge_logits[start : start + CHUNK]
+        circle = torch.randperm(len(edge_logits), generator=torch.Generator().manual_seed(seed))
+        edge_logits[circle] = edge_logits[circle.roll(1)]
+
+    def draw(chunk: slice) -> Tensor:
+        logits = edge_logits[chunk]
         if graphs == "most_probable":
-            dags = most_probable_dags(logits, graph, decide=decide)
-        elif graphs == "sampled":
-            noise = edge_noise(len(logits), num_graphs, graph.num_edges, generator)
-            dags = sample_dags(logits, graph, noise, order=order, decide=decide)
-        else:
-            raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
-        outcome = runner.run(questions[start : start + CHUNK], dags.adjacency)
-        outcomes.append((outcome, dags.adjacency))
-    return _summarise(outcomes, edge_logits.sigmoid())
+            return most_probable_dags(logits, graph, decide=decide).adjacency
+        noise = edge_noise(len(logits), num_graphs, graph.num_edges, generator)
+        return sample_dags(logits, graph, noise, order=order, decide=decide).adjacency
+
+    return _evaluate(draw, questions, runner, edge_logits.sigmoid())
 
 
 def evaluate_graph(adjacency: Tensor, questions: Sequence[Any], runner: Runner) -> Evaluation:
     """Evaluate given graphs: [M, M] bool, the same for all questions, or [n, M, M], one for each."""
     runner.prepare(questions)
-    every = _everywhere(adjacency, questions)
-    outcomes = [
-        (
-            runner.run(questions[start : start + CHUNK], every[start : start + CHUNK]),
-            every[start : start + CHUNK],
-        )
-        for start in range(0, len(questions), CHUNK)
-    ]
-    return _summarise(outcomes, None)
+    return _evaluate(_everywhere(adjacency, questions).__getitem__, questions, runner)
 
 
 def _everywhere(adjacency: Tensor, questions: Sequence[Any]) -> Tensor:
@@ -111,14 +101,20 @@ def _everywhere(adjacency: Tensor, questions: Sequence[Any]) -> Tensor:
     return adjacency.expand(len(questions), *adjacency.shape[-2:])[:, None]
 
 
-def _summarise(outcomes: list[tuple[Outcome, Tensor]], edge_probs: Tensor | None) -> Evaluation:
-    return Evaluation(
-        scores=torch.cat([outcome.utility.mean(1) for outcome, _ in outcomes]),
-        num_edges=float(torch.cat([a[..., -1].sum(-1).float().mean(1) for _, a in outcomes]).mean()),
-        num_agents_asked=float(torch.cat([o.asked.sum(-1).float().mean(1) for o, _ in outcomes]).mean()),
-        no_answer=float(torch.cat([(o.option_probs.sum(-1) == 0).float().mean(1) for o, _ in outcomes]).mean()),
-        edge_probs=edge_probs,
-    )
+def _evaluate(
+    draw: Callable[[slice], Tensor], questions: Sequence[Any], runner: Runner, edge_probs: Tensor | None = None
+) -> Evaluation:
+    """Run the graphs, [B, K, M, M] bool, that `draw` gives for B of the questions at a time."""
+    parts = []
+    for start in range(0, len(questions), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        adjacency = draw(chunk)
+        outcome = runner.run(questions[chunk], adjacency)
+        silent = outcome.option_probs.sum(-1) == 0
+        found = (outcome.utility, adjacency[..., -1].sum(-1), outcome.asked.sum(-1), silent)  # [B, K] each
+        parts.append(torch.stack([values.float().mean(1) for values in found]))  # [4, B]
+    scores, *means = torch.cat(parts, 1)
+    return Evaluation(scores, *(float(mean.mean()) for mean in means), edge_probs)
 
 
 def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 import zipfile
 from collections import Counter
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from dynagent import sources
 from dynagent.tasks import Question, load_questions, multiple_choice
-from dynagent.tasks.subjects import _CMMLU, _MMLU, _SAMPLE, AREAS
+from dynagent.tasks.subjects import AREAS
+from dynagent.tasks.subjects import SUBJECTS as SUBJECTS_OF
 
 DATA = Path(os.environ.get("DYNAGENT_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -80,7 +81,7 @@ def test_render_is_the_papers_form():
 
 
 def test_areas_cover_both_benchmarks_and_the_sample():
-    sizes = [{area: len(names.split()) for area, names in groups.items()} for groups in (_MMLU, _CMMLU, _SAMPLE)]
+    sizes = [{area: len(names) for area, names in SUBJECTS_OF[name].items()} for name in ("mmlu", "cmmlu", "sample")]
     assert sizes == [
         {"stem": 18, "humanities": 13, "social_sciences": 12, "other": 14},
         {"stem": 17, "humanities": 13, "social_sciences": 22, "other": 15},
@@ -90,7 +91,7 @@ def test_areas_cover_both_benchmarks_and_the_sample():
     assert len(AREAS["zh"]) == 67 + 10 - 3  # philosophy, computer_science and economics
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "en").area == "other"
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "zh").area == "stem"
-    with pytest.raises(ValueError, match=r"Add the subject 'alchemy' to dynagent\.tasks\.subjects\.AREAS"):
+    with pytest.raises(ValueError, match=r"Add the subject 'alchemy' to dynagent/tasks/subjects\.json"):
         _ = Question("?", ("a", "b", "c", "d"), 0, "alchemy", "en").area
 
 
@@ -354,7 +355,7 @@ def test_mmlu_folder():
     assert sum(len(set(question.options)) < 4 for question in official) == 9
     assert set(Counter(question.subject for question in train).values()) == {5}
     assert {question.id for question in [*train, *test]} == {question.id for question in official}
-    assert {question.subject for question in official} == set(" ".join(_MMLU.values()).split())
+    assert {question.subject for question in official} == set(chain(*SUBJECTS_OF["mmlu"].values()))
     assert sum(option in ("None", "NA") for question in official for option in question.options) == 10
 
 
@@ -362,7 +363,7 @@ def test_cmmlu_folder():
     folder = data_folder("cmmlu")
     train, test = (load_questions("cmmlu", split, folder) for split in ("train", "test"))
     assert set(Counter(question.subject for question in train).values()) == {5}
-    assert {question.subject for question in train} == set(" ".join(_CMMLU.values()).split())
+    assert {question.subject for question in train} == set(chain(*SUBJECTS_OF["cmmlu"].values()))
     assert not {question.id for question in train} & {question.id for question in test}
     assert len(load_questions("cmmlu", "dev", folder)) == 335
     assert "Answer" not in {question.text for question in [*train, *test]}

@@ -10,7 +10,6 @@ official test set by the questions' ids, which are hashes of their content.
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import io
 import json
@@ -25,7 +24,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from dynagent.sources import Source, combined_sha256, fetch, file_sha256, hub_snapshot, pinned_source
+from dynagent.sources import Source, combined_sha256, did_you_mean, fetch, file_sha256, hub_snapshot, pinned_source
 from dynagent.tasks.subjects import AREAS
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ class Question:
         """One of stem, humanities, social_sciences and other; ValueError if the subject is not in `AREAS`."""
         areas = AREAS[self.language]
         if self.subject not in areas:
-            raise ValueError(f"Add the subject {self.subject!r} to dynagent.tasks.subjects.AREAS: it has no area.")
+            raise ValueError(f"Add the subject {self.subject!r} to dynagent/tasks/subjects.json: it has no area.")
         return areas[self.subject]
 
     def render(self) -> str:
@@ -281,6 +280,5 @@ def _read_hub_cmmlu(official: str) -> tuple[list[Question], Source]:
 
 def _check_choice(what: str, given: str, known: Sequence[str]) -> None:
     if given not in known:
-        close = difflib.get_close_matches(str(given).lower(), known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(str(given), known)
         raise ValueError(f"There is no {what} {given!r}: choose one of {', '.join(known)}{hint}.")
