@@ -113,8 +113,9 @@ def _evaluate(
         silent = outcome.option_probs.sum(-1) == 0
         found = (outcome.utility, adjacency[..., -1].sum(-1), outcome.asked.sum(-1), silent)  # [B, K] each
         parts.append(torch.stack([values.float().mean(1) for values in found]))  # [4, B]
-    scores, *means = torch.cat(parts, 1)
-    return Evaluation(scores, *(float(mean.mean()) for mean in means), edge_probs)
+    scores, *of_questions = torch.cat(parts, 1)
+    num_edges, num_asked, no_answer = (float(values.mean()) for values in of_questions)
+    return Evaluation(scores, num_edges, num_asked, no_answer, edge_probs)
 
 
 def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
@@ -140,17 +141,14 @@ def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[An
 
 def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, Estimate]:
     """How often one agent is right where it means well, and where it misleads: a mean over agents, then questions."""
-    alone = torch.stack(
-        [runner.run(questions, _everywhere(graph.single(n), questions)).utility[:, 0] for n in range(len(graph.team))],
-        1,
-    )  # [n, N]
+    singles = [evaluate_graph(graph.single(node), questions, runner) for node in range(graph.decision_node)]
+    alone = torch.stack([one.scores for one in singles], 1)  # [n, N]
     truthful = _well_meant(graph, questions)[:, graph.decision_edges]  # [n, N]
     accuracies = {}
     for name, kind in (("meaning well", truthful), ("misleading", ~truthful)):
         asked = kind.any(1)
         if asked.any():
-            per_question = (alone * kind).sum(1)[asked] / kind.sum(1)[asked]
-            accuracies[name] = mean_interval(per_question)
+            accuracies[name] = mean_interval((alone * kind).sum(1)[asked] / kind.sum(1)[asked])
     return accuracies
 
 
@@ -219,12 +217,9 @@ def compare_wirings(
 
 def average(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Mean over several evaluations on the same questions, question by question."""
-    return Evaluation(
-        scores=torch.stack([one.scores for one in evaluations]).mean(0),
-        num_edges=sum(one.num_edges for one in evaluations) / len(evaluations),
-        num_agents_asked=sum(one.num_agents_asked for one in evaluations) / len(evaluations),
-        no_answer=sum(one.no_answer for one in evaluations) / len(evaluations),
-    )
+    names = ("num_edges", "num_agents_asked", "no_answer")
+    means = {name: sum(getattr(one, name) for one in evaluations) / len(evaluations) for name in names}
+    return Evaluation(torch.stack([one.scores for one in evaluations]).mean(0), **means)
 
 
 COMPARISONS = (

@@ -80,10 +80,8 @@ class TransformersModel:
             kinds.setdefault(kind, []).append(index)
         batches = []
         for indices in kinds.values():
-            lengths = [max(self._lengths(requests[i])) for i in indices]
-            batches += [
-                [indices[j] for j in batch] for batch in batches_of_similar_length(lengths, self.tokens_per_batch)
-            ]
+            similar = batches_of_similar_length([self._length(requests[i]) for i in indices], self.tokens_per_batch)
+            batches += [[indices[j] for j in batch] for batch in similar]
         return batches
 
     @torch.inference_mode()
@@ -92,10 +90,10 @@ class TransformersModel:
             return self._score(requests)
         return self._generate(requests)
 
-    def _lengths(self, request: Request) -> tuple[int, int]:
-        """Tokens of the prompt, and of all options together when each is padded to the longest."""
+    def _length(self, request: Request) -> int:
+        """Tokens of the prompt, or of all options together when each is padded to the longest, if these are more."""
         options = [len(ids) for ids in self._option_ids(request)]
-        return len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0)
+        return max(len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0))
 
     def _prompt_ids(self, prompt: str | Chat) -> list[int]:
         text = prompt if isinstance(prompt, str) else self._render(prompt)
@@ -138,11 +136,9 @@ class TransformersModel:
 
     def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Input ids and attention mask, both [B, L]."""
-        pad = self.tokenizer.pad_token_id
-        reverse = [torch.tensor(ids[::-1]) for ids in prompts]
-        ids = pad_sequence(reverse, batch_first=True, padding_value=pad).flip(1)
-        mask = pad_sequence([torch.ones_like(r) for r in reverse], batch_first=True).flip(1)
-        return ids.to(self.model.device), mask.to(self.model.device)
+        padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        padded = padded.to(self.model.device)
+        return padded.input_ids, padded.attention_mask
 
     def _score(self, requests: Sequence[Request]) -> list[Reply]:
         """Log-probability of every option; the prompt is computed once and its keys and values are shared."""
@@ -162,19 +158,17 @@ class TransformersModel:
         if max(map(len, flat)) > 1:
             totals = totals + self._score_rest(out.past_key_values, mask, flat, owner)
 
-        replies, start = [], 0
-        for prompt, group in zip(prompts, options, strict=True):
-            scores = tuple(totals[start : start + len(group)].tolist())
+        replies = []
+        for prompt, group, scores in zip(prompts, options, totals.split([*map(len, options)]), strict=True):
             tokens = tuple(map(len, group))
-            start += len(group)
-            replies.append(Reply(None, scores, tokens, len(prompt), sum(tokens)))
+            replies.append(Reply(None, tuple(scores.tolist()), tokens, len(prompt), sum(tokens)))
         return replies
 
     def _score_rest(self, cache: Any, mask: Tensor, flat: list[Tensor], owner: Tensor) -> Tensor:
         """Log-probability of each option's second to last token, given the prompts' cache: [sum of options]."""
         cache.reorder_cache(owner)
-        tokens = pad_sequence(flat, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(owner.device)
-        valid = pad_sequence([torch.ones_like(ids) for ids in flat], batch_first=True).to(owner.device)
+        tokens = pad_sequence(flat, batch_first=True, padding_value=PADDING).to(owner.device)
+        valid, tokens = (tokens != PADDING).long(), tokens.clamp(min=0)
         prompt_mask = mask[owner]
         step = torch.arange(tokens.shape[1] - 1, device=owner.device)
         logits = self.model(
@@ -190,10 +184,7 @@ class TransformersModel:
     def _generate(self, requests: Sequence[Request]) -> list[Reply]:
         prompts = [self._prompt_ids(request.prompt) for request in requests]
         ids, mask = self._left_padded(prompts)
-        temperature = requests[0].temperature
-        sampling: dict[str, Any] = {"do_sample": temperature > 0}
-        if temperature > 0:
-            sampling |= {"temperature": temperature, **SAMPLING}
+        drawn = {"temperature": requests[0].temperature, **SAMPLING} if requests[0].temperature > 0 else {}
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
             torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))
@@ -204,7 +195,8 @@ class TransformersModel:
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.end_tokens or None,
                 repetition_penalty=1.0,  # a model's own would count the padding, too
-                **sampling,
+                do_sample=bool(drawn),
+                **drawn,
             )
         new = out[:, ids.shape[1] :]
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)

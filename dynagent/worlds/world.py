@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -57,8 +58,8 @@ class World:
         Args:
             vote_probs: [n, N], each agent's probability to vote, independent of the others'.
         """
-        chunks = zip(vote_probs.double().split(CHUNK), _chunks(questions), strict=True)
-        return torch.cat([self._accuracy(probs, chunk) for probs, chunk in chunks])
+        chunks = enumerate(vote_probs.double().split(CHUNK))
+        return torch.cat([self._accuracy(probs, questions[i * CHUNK : (i + 1) * CHUNK]) for i, probs in chunks])
 
     def _accuracy(self, vote_probs: Tensor, questions: Sequence[Question]) -> Tensor:
         total = torch.zeros(len(questions), dtype=torch.float64)
@@ -66,14 +67,11 @@ class World:
             most = [int(possible) for possible in (answers.sum(0) > 0).sum(0)]  # agents that may answer so
             counts = torch.ones(len(questions), 1, 1, 1, dtype=torch.float64)  # P(right, wrong, common)
             for agent in range(vote_probs.shape[1]):
-                votes = vote_probs[:, agent, None] * answers[:, agent]  # [n, 3]
-                silent = (1 - vote_probs[:, agent])[:, None, None, None]
-                grown = pad(counts * silent, (0, 1, 0, 1, 0, 1))
-                for axis in range(3):
-                    shift = [0, 1, 0, 1, 0, 1]  # pad's order: last axis first
-                    shift[2 * (2 - axis)], shift[2 * (2 - axis) + 1] = 1, 0
-                    grown = grown + pad(counts * votes[:, axis, None, None, None], shift)
-                counts = grown[:, : most[0] + 1, : most[1] + 1, : most[2] + 1]
+                votes = (vote_probs[:, agent, None] * answers[:, agent])[..., None, None, None]  # [n, 3, 1, 1, 1]
+                silent = 1 - vote_probs[:, agent, None, None, None]
+                grown = pad(counts, (0, 1) * 3)  # rolling brings round a slice of zeros
+                counts = sum((grown.roll(1, axis + 1) * votes[:, axis] for axis in range(3)), grown * silent)
+                counts = counts[:, : most[0] + 1, : most[1] + 1, : most[2] + 1]
             table = _win_probability(*(size - 1 for size in counts.shape[1:]))
             total += weight * (counts * table).sum((1, 2, 3))
         return total
@@ -88,9 +86,7 @@ class World:
         shared = torch.tensor([agent.shared for agent in team], dtype=torch.float64)
         if constant.any() and (shared.any() or (fixed & ~constant).any()):
             raise ValueError("A world has one common wrong letter: no agent can be constant beside correlated ones.")
-        cuts = [0.0, 1.0]
-        if shared.any():
-            cuts = sorted({0.0, 1.0, *right.unique().tolist()})
+        cuts = sorted({0.0, 1.0, *(right.unique().tolist() if shared.any() else [])})
         cases = []
         for low, high in pairwise(cuts):
             together = (right >= high).double()  # [n, N]: right in this case of the shared draw
@@ -129,21 +125,17 @@ class World:
     @cached_property
     def best_per_question(self) -> float:
         """How often any agent is right: what an oracle that sees the answers reaches, a bound for every learner."""
-        return sum(
-            weight * float((1 - (1 - answers[..., 0]).prod(-1)).mean())
-            for weight, answers in self._answer_probs(self.eval_questions)
-        )
+        cases = self._answer_probs(self.eval_questions)
+        return sum(weight * float((1 - (1 - answers[..., 0]).prod(-1)).mean()) for weight, answers in cases)
 
     def headroom(self, accuracy: float) -> float:
         """Where an accuracy lies between what is easy (0) and the optimum (1).
 
         From the best static to the best wiring per domain; where the optimum is static, from the full vote to it.
         """
-        low, high = (
-            (self.best_static.accuracy, self.best_per_domain.accuracy)
-            if self.dynamic
-            else (self.full, self.best_static.accuracy)
-        )
+        low, high = self.full, self.best_static.accuracy
+        if self.dynamic:
+            low, high = high, self.best_per_domain.accuracy
         return (accuracy - low) / (high - low)
 
     def best_at_cost(self, cost: float) -> Optimum:
@@ -187,21 +179,16 @@ class World:
 
     def _candidates(self) -> Tensor:
         """Sets of voters, one for each number of voters of each kind of agent: [S, N] bool."""
-        team = self.graph.team
-        kinds: dict[str, list[int]] = {}
-        for index, agent in enumerate(team):
-            kinds.setdefault(repr(agent), []).append(index)
-        numbers: Any = product(*(range(len(members) + 1) for members in kinds.values()))
+        names = [repr(agent) for agent in self.graph.team]
+        kinds = Counter(names)
+        numbers: Any = product(*(range(size + 1) for size in kinds.values()))
         if self.symmetric:
-            largest = max(map(len, kinds.values()))
-            numbers = combinations_with_replacement(range(largest + 1), len(kinds))
+            numbers = combinations_with_replacement(range(max(kinds.values()) + 1), len(kinds))
         numbers = torch.tensor(list(numbers))  # [S, kinds]
         if self.symmetric:
             numbers = torch.cat([numbers.roll(turn, 1) for turn in range(len(kinds))])
-        rank = torch.zeros(len(team), dtype=torch.long)  # an agent's place among those of its kind
-        kind = torch.zeros(len(team), dtype=torch.long)
-        for index, members in enumerate(kinds.values()):
-            rank[members], kind[members] = torch.arange(len(members)), index
+        kind = torch.tensor([list(kinds).index(name) for name in names])
+        rank = torch.tensor([names[:place].count(name) for place, name in enumerate(names)])  # among those of its kind
         return rank < numbers[:, kind]
 
 
@@ -228,7 +215,3 @@ def _win_probability(num_right: int, num_wrong: int, num_common: int) -> Tensor:
             product_ = np.convolve(np.convolve(letters[0], letters[1])[: num_wrong + 1], letters[2])[: num_wrong + 1]
             table[right, :, common] += weight * product_ * ways
     return torch.tensor(table)
-
-
-def _chunks(questions: Sequence[Question]) -> list[Sequence[Question]]:
-    return [questions[start : start + CHUNK] for start in range(0, len(questions), CHUNK)]
