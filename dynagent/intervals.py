@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -25,23 +26,20 @@ class Estimate:
 
 def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean with a 95 % bootstrap percentile interval."""
-    sample = np.asarray(values, dtype=float)
-    mean = float(sample.mean())
-    if len(sample) < 2 or np.ptp(sample) == 0:
-        return Estimate(mean, mean, mean, len(sample))
-    interval = stats.bootstrap(
-        (sample,), np.mean, n_resamples=num_resamples, batch=100, method="percentile", rng=seed
-    ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), len(sample))
+    options: dict[str, Any] = {"n_resamples": num_resamples, "batch": 100, "method": "percentile", "rng": seed}
+    return _interval(values, lambda sample: stats.bootstrap((sample,), np.mean, **options).confidence_interval)
 
 
 def seed_interval(values: Sequence[float]) -> Estimate:
     """Mean over seeds with a 95 % interval of Student's t: seeds are few, where a bootstrap is too sure of itself."""
+    return _interval(values, lambda x: stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x)))
+
+
+def _interval(values: Tensor | Sequence[float], bounds: Callable[[np.ndarray], tuple[float, float]]) -> Estimate:
+    """Without spread there is nothing to resample, and the interval is the mean."""
     sample = np.asarray(values, dtype=float)
     mean = float(sample.mean())
-    if len(sample) < 2 or np.ptp(sample) == 0:
-        return Estimate(mean, mean, mean, len(sample))
-    low, high = stats.t.interval(0.95, len(sample) - 1, loc=mean, scale=stats.sem(sample))
+    low, high = (mean, mean) if len(sample) < 2 or np.ptp(sample) == 0 else bounds(sample)
     return Estimate(mean, float(low), float(high), len(sample))
 
 

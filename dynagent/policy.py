@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,18 +16,7 @@ from dynagent.config import TrainConfig
 from dynagent.graph import AgentGraph
 from dynagent.llm.features import QuestionReader, RecordedReader
 
-CARD = """---
-{{ card_data }}
----
-
-An edge policy of dynagent: it gives every potential edge of a team of language agents a probability. What it was
-trained on stands in the `record.json` beside its folder.
-
-```python
-from {{ module }} import {{ policy_class }}
-policy = {{ policy_class }}.from_pretrained("this folder")
-```
-"""
+CARD = Path(__file__).with_name("model_card.md").read_text()  # a template, filled when a policy is saved
 
 
 class Policy(

@@ -19,7 +19,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -139,16 +138,13 @@ def canonical(text: str) -> str:
 def _cut(questions: Iterable[Question], third: bool) -> tuple[list[Question], list[Question]]:
     """Split by ids alone, into train and test, both ordered by id."""
     unique: dict[str, Question] = {}
+    groups: dict[tuple[str, str], list[Question]] = {}
     for question in sorted(questions, key=lambda q: (q.id, q.subject, q.answer)):
-        unique.setdefault(question.id, question)  # of a question in two subjects, the first subject has it
-    groups: dict[tuple[str, str], list[str]] = {}
-    for question in unique.values():
-        groups.setdefault((question.language, question.subject), []).append(question.id)
-    in_train = {
-        id for group in groups.values() for id in group[: round(len(group) / 3) if third else NUM_TRAIN_PER_SUBJECT]
-    }
-    train = [question for question in unique.values() if question.id in in_train]
-    return train, [question for question in unique.values() if question.id not in in_train]
+        if question.id not in unique:  # of a question in two subjects, the first subject has it
+            unique[question.id] = question
+            groups.setdefault((question.language, question.subject), []).append(question)
+    train = {q for group in groups.values() for q in group[: round(len(group) / 3) if third else NUM_TRAIN_PER_SUBJECT]}
+    return [q for q in unique.values() if q in train], [q for q in unique.values() if q not in train]
 
 
 def _question(where: str, cells: Sequence[object], subject: object, language: object) -> Question:
@@ -183,24 +179,23 @@ def _read_package(dataset: str, official: str) -> tuple[list[Question], Source]:
 def _read_sample(official: str, source: str) -> tuple[list[Question], Source]:
     if source != "package" or official != "test":
         raise ValueError("The sample comes with dynagent: give no source, and the split 'train' or 'test'.")
-    file = resources.files("dynagent.tasks") / "sample" / "questions.jsonl"
+    file = Path(__file__).parent / "sample" / "questions.jsonl"
     questions = []
     for where, row in _json_lines(file):
         cells = [row.get("question"), *row.get("options", ()), row.get("answer")]
         questions.append(_question(where, cells, row.get("subject"), row.get("language")))
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return questions, Source("sample", "builtin", f"dynagent.tasks/sample/{file.name}", None, sha256, "MIT")
+    location = f"dynagent.tasks/sample/{file.name}"
+    return questions, Source("sample", "builtin", location, None, file_sha256(file), "MIT")
 
 
-def _json_lines(file: Traversable) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     # Not splitlines(), which also splits at the rarer line separators inside a question.
     for number, line in enumerate(_text(file.read_bytes(), file.name).rstrip("\n").split("\n"), start=1):
         where = f"{file.name}, line {number},"
         try:
-            row = json.loads(line)
+            yield where, json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is not JSON ({error.msg}): get the file again.") from error
-        yield where, row
 
 
 def _text(content: bytes, where: str) -> str:
@@ -222,33 +217,30 @@ def _read_folder(dataset: str, official: str, folder: str) -> tuple[list[Questio
 
 def _read_layout(dataset: str, official: str, root: Traversable) -> tuple[list[Question], str]:
     """The questions in the CSV files of `root` or `root/data`, and a hash over the files."""
-    splits = [path for path in (root / official, root / "data" / official) if path.is_dir()]
-    if not splits:
+    folder = next((path for path in (root / official, root / "data" / official) if path.is_dir()), None)
+    if folder is None:
         raise ValueError(f"{root} has no folder {official} with CSV files: take another split or source.")
     suffix = f"_{official}.csv" if dataset == "mmlu" else ".csv"
-    files = {path.name: path for path in splits[0].iterdir() if path.name.endswith(suffix)}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(suffix)}
     if not files:
-        raise ValueError(f"{splits[0]} has no files <subject>{suffix}: the layout is another.")
+        raise ValueError(f"{folder} has no files <subject>{suffix}: the layout is another.")
     questions: list[Question] = []
-    digests: dict[str, str] = {}
     for name in sorted(files):
-        content = files[name].read_bytes()
-        digests[f"{official}/{name}"] = hashlib.sha256(content).hexdigest()
-        questions += _read_csv(dataset, content, f"{splits[0]}/{name}", name.removesuffix(suffix))
+        questions += _read_csv(dataset, files[name], f"{folder}/{name}", name.removesuffix(suffix))
+    digests = {f"{official}/{name}": hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return questions, combined_sha256(digests)
 
 
 def _read_csv(dataset: str, content: bytes, where: str, subject: str) -> Iterator[Question]:
     rows = csv.reader(io.StringIO(_text(content, where), newline=""), strict=True)
-    header = ["Question", *LETTERS, "Answer"] if dataset == "cmmlu" else None
+    header, chinese = ["Question", *LETTERS, "Answer"], dataset == "cmmlu"
     try:
         for number, row in enumerate(rows, start=1):
-            if header and number == 1:
+            if chinese and number == 1:
                 if row[1:] != header:
                     raise ValueError(f"{where}, row 1, is not CMMLU's header (an index, {', '.join(header)}).")
             elif row:  # every cell stays text, so that the options "None" and "NA" are no missing values
-                cells, language = (row[1:], "zh") if header else (row, "en")
-                yield _question(f"{where}, row {number},", cells, subject, language)
+                yield _question(f"{where}, row {number},", row[chinese:], subject, "zh" if chinese else "en")
     except csv.Error as error:
         raise ValueError(f"{where}, line {rows.line_num}, is not CSV ({error}): get it again.") from error
 
@@ -256,16 +248,15 @@ def _read_csv(dataset: str, content: bytes, where: str, subject: str) -> Iterato
 def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
     from datasets import Dataset
 
-    repository, name = "cais/mmlu", {"val": "validation"}.get(official, official)
-    folder = hub_snapshot(repository, [f"all/{name}-*.parquet"], repo_type="dataset")
+    repository, pattern = "cais/mmlu", f"all/{'validation' if official == 'val' else official}-*.parquet"
+    folder = hub_snapshot(repository, [pattern], repo_type="dataset")
     questions: list[Question] = []
-    digests: dict[str, str] = {}
-    for file in sorted(folder.glob(f"all/{name}-*.parquet")):
-        digests[file.name] = file_sha256(file)
+    files = sorted(folder.glob(pattern))
+    for file in files:
         for number, row in enumerate(Dataset.from_parquet(str(file)), start=1):
             cells = [row["question"], *row["choices"], LETTERS[row["answer"]]]
             questions.append(_question(f"{file.name}, row {number},", cells, row["subject"], "en"))
-    sha256 = combined_sha256(digests)
+    sha256 = combined_sha256({file.name: file_sha256(file) for file in files})
     return questions, Source("mmlu", "hub", repository, folder.name, sha256, LICENCES["mmlu"])
 
 
