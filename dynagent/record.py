@@ -18,6 +18,7 @@ from dynagent.agent_aware import Description
 from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.config import resolve_path
 from dynagent.decision import MajorityVote
+from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, TransformersModel
 from dynagent.llm.features import QuestionReader, save_features
@@ -75,9 +76,7 @@ def write_index(folder: Path, sets: Sequence[Questions]) -> None:
         for questions in sets
         for question in questions
     ]
-    temporary = folder / "index.tmp"
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(folder / INDEX)
+    write_file(folder / INDEX, ["".join(f"{line}\n" for line in lines).encode()])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -108,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             llm = Recorded(model, folder / f"{model.identity}.jsonl")
             for questions in sets:
                 record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     return 0

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from dynagent.downloads import write_file, writing
+from dynagent.llm.base import check_finite
 from dynagent.llm.transformers import READOUTS, TransformersModel
 from dynagent.progress import progress
-from dynagent.sources import cache_dir
+from dynagent.sources import cache_dir, computed_by
 
 
 class QuestionReader:
@@ -28,9 +31,9 @@ class QuestionReader:
 
     def __init__(self, model: TransformersModel, path: Path | None = None) -> None:
         self.model = model
-        self.path = path or cache_dir() / "features" / f"{model.identity}.safetensors"
+        self.path = path or cache_dir() / "features" / computed_by() / f"{model.identity}.safetensors"
         self.forwards = 0
-        self._known: dict[str, Tensor] = {}  # [3, H] for each question id
+        self._known: dict[str, Tensor] = {}  # [3, H] for each text, by its hash
 
     @property
     def name(self) -> str:
@@ -57,28 +60,41 @@ class QuestionReader:
             readout: one of `dynagent.llm.transformers.READOUTS`.
         """
         _check_readout(readout)
-        distinct = {question.id: question for question in questions}
+        keys = [_key(question) for question in questions]
+        distinct = dict(zip(keys, questions, strict=True))
         if distinct.keys() - self._known.keys():
             self._known = _load(self.path)
         if distinct.keys() - self._known.keys():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
-                self._known = _load(self.path)
-                self._compute(list(distinct.values()), self._known)
-                _save(self.path, self._known)
-        return torch.stack([self._known[question.id][READOUTS.index(readout)] for question in questions])
+            with writing(self.path.parent):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
+                    self._complete(distinct)
+        return torch.stack([self._known[key][READOUTS.index(readout)] for key in keys])
 
-    def _compute(self, questions: list[Any], known: dict[str, Tensor]) -> None:
-        """Run every batch that lacks a question, and add what was missing."""
+    def _complete(self, distinct: dict[str, Any]) -> None:
+        """Read what is missing, each batch saved in a file of its own until all are in the one file."""
+        batches_folder = self.path.with_suffix(".batches")
+        self._known = _load(self.path)
+        for file in sorted(batches_folder.glob("*.safetensors")):  # of a process that was killed
+            self._known |= _load(file)
+        for features in self._compute(list(distinct), list(distinct.values())):
+            batches_folder.mkdir(exist_ok=True)
+            _save(batches_folder / f"{len(self._known):09d}.safetensors", features)
+            self._known |= features
+        _save(self.path, self._known)
+        shutil.rmtree(batches_folder, ignore_errors=True)
+
+    def _compute(self, keys: list[str], questions: list[Any]) -> Iterator[dict[str, Tensor]]:
+        """Run every batch that lacks a text; of each, what was missing."""
         batches = self.model.encode_batches([question.render() for question in questions])
-        batches = [batch for batch in batches if any(questions[i].id not in known for i in batch)]
+        batches = [batch for batch in batches if any(keys[i] not in self._known for i in batch)]
         num_missing = sum(map(len, batches))
         with progress(total=num_missing, desc="reading questions", unit="question") as bar:
             for batch in batches:
                 states = self.model.encode([questions[i].render() for i in batch])
                 stacked = torch.stack([states[name] for name in READOUTS], 1).cpu()  # [B, 3, H]
-                for i, features in zip(batch, stacked, strict=True):
-                    known.setdefault(questions[i].id, features)
+                check_finite(stacked, [questions[i].id for i in batch], f"The features of {self.identity}")
+                yield {keys[i]: row for i, row in zip(batch, stacked, strict=True) if keys[i] not in self._known}
                 self.forwards += len(batch)
                 bar.update(len(batch))
 
@@ -122,6 +138,11 @@ def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path
     return path
 
 
+def _key(question: Any) -> str:
+    """By what is read: the same question in another wording is another text."""
+    return hashlib.sha256(question.render().encode()).hexdigest()[:32]
+
+
 def _check_readout(readout: str) -> None:
     if readout not in READOUTS:
         raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
@@ -135,9 +156,5 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _save(path: Path, features: dict[str, Tensor]) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({"features": torch.stack(list(features.values()))}, temporary, {"ids": json.dumps(list(features))})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.chmod(0o644)  # safetensors leaves it to its owner alone
-    temporary.replace(path)
+    tensors = {"features": torch.stack(list(features.values()))}
+    write_file(path, [save(tensors, {"ids": json.dumps(list(features))})])
