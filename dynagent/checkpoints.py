@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from dynagent.downloads import write_file, writing
 from dynagent.execution import Runner
+from dynagent.llm.features import read_at_once
 from dynagent.policy import Policy
 
 EVERY = 30.0  # seconds of a training between two checkpoints
 SHARE = 0.05  # of a training's time that writing them takes at most
+TENSOR = "tensor in this file"  # stands in the JSON for one, with its name
 
 
 @dataclass
@@ -60,7 +62,8 @@ class TrainingState:
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Put everything back where `to_dict` had it."""
         self.policy.load_state_dict(saved["policy"], strict=False)  # a frozen language model is not in it
-        self.optimizer.load_state_dict(saved["optimizer"])
+        moments = {int(index): entry for index, entry in saved["optimizer"]["state"].items()}  # JSON's keys are texts
+        self.optimizer.load_state_dict(saved["optimizer"] | {"state": moments})
         self.schedule.load_state_dict(saved["schedule"])
         self.generator.set_state(saved["generator"])
         self.runner.restore(saved["runner"])
@@ -69,20 +72,21 @@ class TrainingState:
             self.average = self.average.to(next(self.policy.parameters()).device)
 
 
+@dataclass
 class Checkpoint:
     """A file with a training's state: tensors, and the rest as JSON in its header; nothing in it is a pickle.
 
-    Args:
+    Attributes:
         path: of the file. Writing replaces it at once, so that there is always a whole one.
         run: names and hashes of all that the training's numbers depend on. Another run's state is not gone on with.
         resume: whether a training that is found in the file goes on; without, it begins anew.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, str], resume: bool = True) -> None:
-        self.path = path
-        self.run = dict(run)
-        self.resume = resume
-        self._saved = self._seconds = 0.0
+    path: Path
+    run: dict[str, str]
+    resume: bool = True
+    _saved: float = 0.0  # by the clock
+    _seconds: float = 0.0  # that the last one took
 
     @property
     def is_due(self) -> bool:
@@ -98,17 +102,19 @@ class Checkpoint:
         if not self.resume or not self.path.exists():
             return
         try:
-            with safe_open(self.path, "pt") as file:
-                header = json.loads(file.metadata()["header"])
-                saved = _unpack(header["state"], file)
+            tensors, metadata = read_at_once(self.path)
+            found = json.loads(
+                metadata["header"],
+                object_hook=lambda value: tensors[value[TENSOR]] if TENSOR in value else value,
+            )
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"The checkpoint {self.path} is damaged: set resume to false to train anew.") from None
-        changed = [name for name in self.run if header["run"].get(name) != self.run[name]]
+        changed = [name for name in self.run if found["run"].get(name) != self.run[name]]
         if not changed:
-            state.restore(saved)
-        elif 0 < len(saved["rows"]) < header["num_iterations"]:
+            state.restore(found["state"])
+        elif 0 < len(found["state"]["rows"]) < found["num_iterations"]:
             raise ValueError(
-                f"The checkpoint {self.path} has {len(saved['rows'])} iterations of a run with another "
+                f"The checkpoint {self.path} has {len(found['state']['rows'])} iterations of a run with another "
                 f"{' and another '.join(changed)}: bring that back to go on, or set resume to false to train anew."
             )
 
@@ -120,29 +126,15 @@ class Checkpoint:
         """
         begun = time.monotonic()
         tensors: dict[str, Tensor] = {}
-        header = {"run": self.run, "num_iterations": num_iterations, "state": _pack(state.to_dict(), tensors)}
+
+        def placed(tensor: Tensor) -> dict[str, str]:
+            tensors[str(len(tensors))] = tensor.detach().cpu().contiguous()
+            return {TENSOR: str(len(tensors) - 1)}
+
+        header = {"run": self.run, "num_iterations": num_iterations, "state": state.to_dict()}
+        text = json.dumps(header, default=placed)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with writing(self.path.parent):
-            write_file(self.path, [save(tensors, {"header": json.dumps(header)})])
+            write_file(self.path, [save(tensors, {"header": text})])
         self._saved = time.monotonic()
         self._seconds = self._saved - begun
-
-
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A nest of values for JSON; tensors are named in it, and put among `tensors`."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().contiguous()
-        return {"tensor": name}
-    if isinstance(value, Mapping):  # whose keys may be numbers
-        return {"items": [[key, _pack(entry, tensors)] for key, entry in value.items()]}
-    return [_pack(entry, tensors) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _unpack(value: Any, file: Any) -> Any:
-    """What `_pack` was given, with lists for tuples."""
-    if isinstance(value, dict):
-        if "tensor" in value:
-            return file.get_tensor(value["tensor"])
-        return {key: _unpack(entry, file) for key, entry in value["items"]}
-    return [_unpack(entry, file) for entry in value] if isinstance(value, list) else value

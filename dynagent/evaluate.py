@@ -160,12 +160,10 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
 
 
 def answer_counts(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, int]:
-    """Answers of the agents asked alone: right, wrong, without a letter that could be read, and without a reply."""
-    right = torch.tensor([question.answer for question in questions])[:, None]
-    alone = graph.adjacency(torch.eye(graph.num_edges, dtype=torch.bool)[graph.decision_edges])  # [N, M, M]
-    answers = runner.run(questions, alone.expand(len(questions), -1, -1, -1)).answers  # [n, N, N]
-    given = answers.diagonal(dim1=1, dim2=2)  # [n, N]
-    kinds = {"right": given == right, "wrong": (given >= 0) & (given != right)}
+    """Answers in the full graph: right, wrong, without a letter that could be read, and without a reply in time."""
+    given = runner.run(questions, _everywhere(graph.full(), questions)).answers[:, 0]  # [n, N]
+    right = given == torch.tensor([question.answer for question in questions])[:, None]
+    kinds = {"right": right, "wrong": (given >= 0) & ~right}
     kinds |= {"unparsable": given == UNPARSABLE, "timed out": given == TIMED_OUT}
     return {kind: int(found.sum()) for kind, found in kinds.items()}
 

@@ -30,6 +30,7 @@ from dynagent.config import RunConfig, resolve_path
 from dynagent.decision import MajorityVote
 from dynagent.evaluate import compare_wirings
 from dynagent.execution import Runner
+from dynagent.execution import used_llms as used_llms
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, RecordedAnswers, TransformersModel, load_llm
 from dynagent.llm.features import QuestionReader, RecordedReader
@@ -40,7 +41,6 @@ from dynagent.runs import Experiment as Experiment
 from dynagent.runs import checkpoint_of
 from dynagent.runs import finished_run as finished_run
 from dynagent.runs import save_run as save_run
-from dynagent.runs import used_llms as used_llms
 from dynagent.runs import used_sources as used_sources
 from dynagent.sources import check_model_name
 from dynagent.tasks import Questions, load_questions
@@ -97,15 +97,14 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
         raise ValueError(f"Nothing can be saved in {output}: choose an output_dir that can be written to.")
     train = load_split(config, config.train_split, config.train_limit)
     held_out = load_split(config, config.eval_split, config.eval_limit)
-    shared = {question.id for question in train} & {question.id for question in held_out}
-    if len(shared) == len(train):
+    in_evaluation = {question.id for question in held_out}
+    kept = tuple(question for question in train if question.id not in in_evaluation)
+    if not kept:
         raise ValueError(
             f"All training questions of split {config.train_split!r} are also in the evaluation split "
             f"{config.eval_split!r}: choose splits that do not overlap."
         )
-    if shared:  # the published splits have a few questions in common
-        kept = tuple(question for question in train if question.id not in shared)
-        train = replace(train, items=kept, refused=len(train) - len(kept))
+    train = replace(train, items=kept, refused=len(train) - len(kept))  # the published splits share a few
     for question in (*train, *held_out):
         _ = question.area  # a subject without an area is found before anything is trained
     return train, held_out
@@ -212,9 +211,9 @@ def train_all(
     untrained.fit_standardization(untrained.encode(experiment.train_questions))
 
     def fit(name: str, policy: Policy, config: RunConfig) -> History:
-        checkpoint = checkpoint_of(experiment, name) if save else None
-        shared: dict[str, Any] = {"runner": runner, "accelerator": accelerator, "checkpoint": checkpoint}
-        return train(policy, graph, experiment.train_questions, config, **shared)
+        options: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
+        options["checkpoint"] = checkpoint_of(experiment, name) if save else None
+        return train(policy, graph, experiment.train_questions, config, **options)
 
     history = fit("learned", experiment.policy, config)
     policies = {"learned": experiment.policy}

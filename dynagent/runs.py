@@ -14,7 +14,7 @@ from dynagent.checkpoints import Checkpoint
 from dynagent.config import RunConfig
 from dynagent.downloads import writing
 from dynagent.evaluate import Evaluation, agent_accuracies, answer_counts, comparisons, truthful_ratio
-from dynagent.execution import Runner
+from dynagent.execution import Runner, used_llms
 from dynagent.graph import AgentGraph
 from dynagent.llm import RecordedAnswers, Request
 from dynagent.llm.features import QuestionReader, RecordedReader
@@ -45,10 +45,8 @@ class Experiment:
     def __post_init__(self) -> None:
         shared = {question.id for question in self.train_questions} & {question.id for question in self.eval_questions}
         if shared:
-            raise ValueError(
-                f"{len(shared)} training questions, the first {min(shared)}, are also evaluation questions: take them "
-                "out of one of the two, as load_split_questions does."
-            )
+            first = f"{len(shared)} training questions, the first {min(shared)},"
+            raise ValueError(f"{first} are also evaluation questions: load_split_questions takes them out.")
 
     @property
     def reader(self) -> QuestionReader | RecordedReader | None:
@@ -161,12 +159,6 @@ def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:
         return {}
     distinct = {question.id for question in (*experiment.train_questions, *experiment.eval_questions)}
     return {f"edge LLM, {experiment.reader.identity}": {"questions": len(distinct)}}
-
-
-def used_llms(graph: AgentGraph) -> list[Any]:
-    """The agents' language models, each once."""
-    models = {id(agent.llm): agent.llm for agent in graph.team if agent.llm is not None}
-    return list(models.values())
 
 
 def used_sources(experiment: Experiment) -> list[Source]:

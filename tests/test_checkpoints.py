@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 from toy import (
     EXPECTATIONS,
@@ -26,7 +24,7 @@ from toy import (
 
 from dynagent import checkpoints, experiment
 from dynagent.agents import Truthful
-from dynagent.checkpoints import Checkpoint, _pack, _unpack
+from dynagent.checkpoints import Checkpoint
 from dynagent.config import RunConfig, TrainConfig
 from dynagent.decision import MajorityVote
 from dynagent.estimators import ESTIMATORS
@@ -184,24 +182,6 @@ def test_agents_that_read_are_asked_in_the_same_batches(at, tmp_path, after_each
 # --- the file
 
 
-nests = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(nests, st.lists(st.floats(width=32, allow_nan=False), max_size=3))
-def test_any_state_comes_back_from_json_as_it_was(value, numbers):
-    tensors = {}
-    packed = json.loads(json.dumps(_pack({"value": value, 0: [torch.tensor(numbers)]}, tensors)))
-    back = _unpack(packed, type("File", (), {"get_tensor": staticmethod(tensors.get)}))
-    assert back["value"] == value
-    assert torch.equal(back[0][0], torch.tensor(numbers))
-
-
 def stopped_training(path, at=5, **options):
     graph = toy_graph()
     with pytest.raises(KeyboardInterrupt):
@@ -213,9 +193,10 @@ def test_a_checkpoint_holds_all_that_changes_and_no_pickle(tmp_path, after_each_
     stopped_training(path, early_stopping=0.3, estimator="moving_average", num_iterations=40, at=30)
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["header"])
-        state = _unpack(header["state"], file)
+        assert set(file.keys()) == {str(number) for number in range(len(file.keys()))}
+        state = header["state"]
     assert set(state) == {"policy", "optimizer", "schedule", "generator", "runner", "rows", "average", "best"}
-    assert set(state["optimizer"]["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert set(state["optimizer"]["state"]["0"]) == {"step", "exp_avg", "exp_avg_sq"}
     assert state["average"] is not None
     assert state["best"][1].keys() == state["policy"].keys()
     assert 0 < len(state["rows"]) < header["num_iterations"] == 40

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from dynagent.downloads import write_file, writing
@@ -65,38 +64,32 @@ class QuestionReader:
         if distinct.keys() - self._known.keys():
             self._known = _load(self.path)
         if distinct.keys() - self._known.keys():
-            with writing(self.path.parent):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
-                    self._complete(distinct)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self.path.parent), FileLock(f"{self.path}.lock"):  # a second process waits and finds them
+                self._complete(list(distinct), list(distinct.values()))
         return torch.stack([self._known[key][READOUTS.index(readout)] for key in keys])
 
-    def _complete(self, distinct: dict[str, Any]) -> None:
-        """Read what is missing, each batch saved in a file of its own until all are in the one file."""
-        batches_folder = self.path.with_suffix(".batches")
+    def _complete(self, keys: list[str], questions: list[Any]) -> None:
+        """Run every batch that lacks a text, and save it in a file of its own until all are in the one file."""
+        folder = self.path.with_suffix(".batches")
         self._known = _load(self.path)
-        for file in sorted(batches_folder.glob("*.safetensors")):  # of a process that was killed
+        for file in sorted(folder.glob("*.safetensors")):  # of a process that was killed
             self._known |= _load(file)
-        for features in self._compute(list(distinct), list(distinct.values())):
-            batches_folder.mkdir(exist_ok=True)
-            _save(batches_folder / f"{len(self._known):09d}.safetensors", features)
-            self._known |= features
-        _save(self.path, self._known)
-        shutil.rmtree(batches_folder, ignore_errors=True)
-
-    def _compute(self, keys: list[str], questions: list[Any]) -> Iterator[dict[str, Tensor]]:
-        """Run every batch that lacks a text; of each, what was missing."""
         batches = self.model.encode_batches([question.render() for question in questions])
         batches = [batch for batch in batches if any(keys[i] not in self._known for i in batch)]
-        num_missing = sum(map(len, batches))
-        with progress(total=num_missing, desc="reading questions", unit="question") as bar:
+        folder.mkdir(exist_ok=True)
+        with progress(total=sum(map(len, batches)), desc="reading questions", unit="question") as bar:
             for batch in batches:
                 states = self.model.encode([questions[i].render() for i in batch])
                 stacked = torch.stack([states[name] for name in READOUTS], 1).cpu()  # [B, 3, H]
                 check_finite(stacked, [questions[i].id for i in batch], f"The features of {self.identity}")
-                yield {keys[i]: row for i, row in zip(batch, stacked, strict=True) if keys[i] not in self._known}
+                fresh = {keys[i]: row for i, row in zip(batch, stacked, strict=True) if keys[i] not in self._known}
+                _save(folder / f"{len(self._known):09d}.safetensors", fresh)
+                self._known |= fresh
                 self.forwards += len(batch)
                 bar.update(len(batch))
+        _save(self.path, self._known)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class RecordedReader:
@@ -148,11 +141,21 @@ def _check_readout(readout: str) -> None:
         raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
 
 
+def read_at_once(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file that another process may replace at any time.
+
+    `safe_open` opens the file twice, once for its header and once for its data, which can then be of two files.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return load(content), json.loads(content[8:end])["__metadata__"]
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         return {}
-    with safe_open(path, "pt") as file:
-        return dict(zip(json.loads(file.metadata()["ids"]), file.get_tensor("features"), strict=True))
+    tensors, metadata = read_at_once(path)
+    return dict(zip(json.loads(metadata["ids"]), tensors["features"], strict=True))
 
 
 def _save(path: Path, features: dict[str, Tensor]) -> None:

@@ -100,23 +100,24 @@ class Recorded(_Replies):
         self._read_on()
         keys = list(distinct)
         batches = self.model.batches(list(distinct.values()))
-        missing = sum(any(keys[i] not in self._replies for i in batch) * len(batch) for batch in batches)
+        batches = [batch for batch in batches if any(keys[i] not in self._replies for i in batch)]
+        missing = sum(map(len, batches))
         with progress(total=missing, desc=desc, unit="call", disable=missing < 32) as bar:
             for batch in batches:
-                if all(keys[i] in self._replies for i in batch):
-                    continue
-                asked = [distinct[keys[i]] for i in batch]
-                replies = self.model.reply(asked)
-                sums = torch.tensor([sum(reply.log_probs or ()) for reply in replies])
-                ids = [" ".join(request.origin[3:4]) or "a prompt" for request in asked]  # those of the questions
-                check_finite(sums, ids, f"The likelihoods of {self.identity}")
-                fresh = {
-                    keys[i]: reply for i, reply in zip(batch, replies, strict=True) if keys[i] not in self._replies
-                }
+                replies = self.model.reply([distinct[keys[i]] for i in batch])
+                self._check([distinct[keys[i]].origin for i in batch], replies)
+                computed = {keys[i]: reply for i, reply in zip(batch, replies, strict=True)}
+                fresh = {key: reply for key, reply in computed.items() if key not in self._replies}
                 _append(self.path, [self._line(distinct[key], reply) for key, reply in fresh.items()])
                 self._replies |= fresh
                 self.usage.model_calls += len(batch)
                 bar.update(len(batch))
+
+    def _check(self, origins: list[tuple[str, ...]], replies: Sequence[Reply]) -> None:
+        """Refuse a batch, before it is on record, if a likelihood in it is none."""
+        sums = torch.tensor([sum(reply.log_probs or ()) for reply in replies])
+        ids = [" ".join(origin[3:4]) or "a prompt" for origin in origins]  # an agent's origin names the question
+        check_finite(sums, ids, f"The likelihoods of {self.identity}")
 
     def _line(self, request: Request, reply: Reply) -> dict[str, Any]:
         """A line of the record: no text of the question, but where it has an origin, that."""

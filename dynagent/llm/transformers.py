@@ -102,12 +102,10 @@ class TransformersModel:
         # A template writes the special tokens itself; other text gets the tokenizer's.
         plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
         ids = list(self.tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or len(ids)
-        if len(ids) > limit:
-            raise ValueError(
-                f"A prompt of {len(ids):,} tokens is longer than the {limit:,} that {self.source.name} can read: take "
-                f"the question out or another model ({text[:60]!r} ...)."
-            )
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and len(ids) > limit:
+            what = f"A prompt of {len(ids):,} tokens is longer than the {limit:,} that {self.source.name} can read"
+            raise ValueError(f"{what}: take the question out, or another model ({text[:60]!r} ...).")
         return ids
 
     def _render(self, chat: Chat) -> str:
