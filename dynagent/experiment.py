@@ -236,6 +236,7 @@ def run_experiment(config: RunConfig, command: str) -> Path | None:
     folder = run_folder(config) if accelerator.is_main_process else None
     if finished_run(experiment):
         log.warning("This run is finished and on record: nothing is changed (resume: false begins anew).")
+        accelerator.end_training()
         return folder
     policies, history = train_all(experiment, accelerator, save=True)
     if folder is not None:

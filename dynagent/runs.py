@@ -26,6 +26,9 @@ from dynagent.sources import Source
 from dynagent.tasks import Questions
 from dynagent.train import History
 
+# What this process runs, whatever becomes of the files later.
+CODE = digest([file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.rglob("*.py"))])
+
 
 @dataclass
 class Experiment:
@@ -56,12 +59,11 @@ class Experiment:
 
 def fingerprint(experiment: Experiment) -> dict[str, str]:
     """Hashes of all that a run's numbers depend on, by name: runs are the same if these are."""
-    code = [file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.rglob("*.py"))]
     return {
         "set of parameters": digest(experiment.config.identity()),
         "set of questions": digest([q.id for q in (*experiment.train_questions, *experiment.eval_questions)]),
         "data set or model": digest([source.sha256 for source in used_sources(experiment)]),
-        "version of dynagent's code": digest(code),
+        "version of dynagent's code": CODE,
         "version of the packages": digest(environment()["packages"]),
     }
 

@@ -341,7 +341,7 @@ def test_every_part_of_a_run_is_in_its_fingerprint(config, monkeypatch):
     monkeypatch.setattr("dynagent.runs.environment", lambda: {"packages": {"torch": "0"}})
     assert changed(whole) == {"version of the packages"}
     monkeypatch.undo()
-    monkeypatch.setattr("dynagent.runs.__file__", __file__)
+    monkeypatch.setattr("dynagent.runs.CODE", "other")
     assert changed(whole) == {"version of dynagent's code"}
 
 
