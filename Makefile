@@ -110,7 +110,17 @@ test: lint ## lint, types, the fast tests, and every notebook
 
 .PHONY: test-slow
 test-slow: install ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m pytest -m "slow and not soak" --durations=10
+
+.PHONY: soak
+soak: install ## twenty kills of each kind of run, and 2,000 iterations watched (a quarter of an hour)
+	DYNAGENT_KILLS=20 $(BIN)/python -m pytest -m slow tests/test_kill.py --durations=10
+
+.PHONY: audit
+audit: install ## known vulnerabilities of the locked packages (needs the network; it reports and never fails)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --target .venv/audit pip-audit \
+	    && PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --disable-pip --no-deps -r requirements.lock \
+	    || echo "The audit found something, or could not be made: see above. Nothing is blocked by it."
 
 .PHONY: bench-first-run
 bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home

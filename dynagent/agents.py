@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dynagent.llm.base import Chat, Reply, Request
 from dynagent.llm.recorded import OriginRequest
-from dynagent.tasks.letters import parse_letter
+from dynagent.tasks.letters import TIMED_OUT, parse_letter
 from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 
@@ -163,13 +163,13 @@ class Truthful:
         return _softmax(reply.log_probs, tokens, -self.temperature if misleads else self.temperature)
 
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
-        """The index of the chosen option, or `UNPARSABLE`.
+        """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
 
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
         if self.mode == "text":
-            return parse_letter(reply.text or "", len(question.options))
+            return TIMED_OUT if reply.text is None else parse_letter(reply.text, len(question.options))
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)
 

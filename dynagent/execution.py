@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -118,6 +118,23 @@ class Runner:
             return enumerated_utility(vote_probs, utility_of)
         return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device))
 
+    def state(self) -> dict[str, Any]:
+        """What agents that read have answered so far, and what that has counted, as JSON values.
+
+        What they are asked next, and in which batches, depends on it. Agents that read nobody are asked by `prepare`.
+        """
+        readers = {key: value for key, value in self._answers.items() if self.graph.team[key[1]].reads}
+        answers = [[key[0], key[1], [astuple(m) for m in key[2]], value] for key, value in readers.items()]
+        return {"answers": answers, "counts": [llm.counts() for llm in used_llms(self.graph)] if answers else []}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Forget what agents that read have answered, but for what `state` holds."""
+        self._answers = {key: value for key, value in self._answers.items() if not self.graph.team[key[1]].reads}
+        for question_id, node, heard, value in state["answers"]:
+            self._answers[question_id, node, tuple(Message(*message) for message in heard)] = tuple(value)
+        for llm, counts in zip(used_llms(self.graph), state["counts"], strict=False):
+            llm.count_from(counts)
+
     def _run_readers(self, questions: Sequence[Any], adjacency: Tensor, asked: Tensor, answers: Tensor) -> None:
         """Fill in the answers of agents that read, in waves: a wave's predecessors have all spoken."""
         told: dict[tuple[int, int, int], tuple[Message, ...]] = {}
@@ -170,6 +187,11 @@ class Runner:
         """Uniform in [0, 1), from the seed, the question and the agent's position."""
         digest = hashlib.sha256(f"{self.seed}/{question_id}/{node}".encode()).digest()
         return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def used_llms(graph: AgentGraph) -> list[Any]:
+    """The agents' language models, each once."""
+    return list({id(agent.llm): agent.llm for agent in graph.team if agent.llm is not None}.values())
 
 
 def _num_options(questions: Sequence[Any]) -> int:

@@ -30,15 +30,17 @@ from dynagent.config import RunConfig, resolve_path
 from dynagent.decision import MajorityVote
 from dynagent.evaluate import compare_wirings
 from dynagent.execution import Runner
+from dynagent.execution import used_llms as used_llms
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, RecordedAnswers, TransformersModel, load_llm
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.recorded import recorded_file
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy, initial_probability
-from dynagent.results import summary
+from dynagent.results import run_folder, summary
 from dynagent.runs import Experiment as Experiment
+from dynagent.runs import checkpoint_of
+from dynagent.runs import finished_run as finished_run
 from dynagent.runs import save_run as save_run
-from dynagent.runs import used_llms as used_llms
 from dynagent.runs import used_sources as used_sources
 from dynagent.sources import check_model_name
 from dynagent.tasks import Questions, load_questions
@@ -84,7 +86,7 @@ def again(experiment: Experiment, **changes: Any) -> Experiment:
 def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     """Training and evaluation questions, after a look at what else could be found wrong before anything is loaded.
 
-    A question that is among both is held out from training.
+    A question that is among both is refused as a training question; `Questions.refused` says how many were.
     """
     if config.data_source != "recordings":
         for name in (*config.agent_llms, config.edge_llm):
@@ -95,15 +97,14 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
         raise ValueError(f"Nothing can be saved in {output}: choose an output_dir that can be written to.")
     train = load_split(config, config.train_split, config.train_limit)
     held_out = load_split(config, config.eval_split, config.eval_limit)
-    shared = {question.id for question in train} & {question.id for question in held_out}
-    if len(shared) == len(train):
+    in_evaluation = {question.id for question in held_out}
+    kept = tuple(question for question in train if question.id not in in_evaluation)
+    if not kept:
         raise ValueError(
             f"All training questions of split {config.train_split!r} are also in the evaluation split "
             f"{config.eval_split!r}: choose splits that do not overlap."
         )
-    if shared:  # the published splits have a few questions in common
-        log.info("%d questions are held out from training, since they are evaluation questions, too", len(shared))
-        train = replace(train, items=tuple(question for question in train if question.id not in shared))
+    train = replace(train, items=kept, refused=len(train) - len(kept))  # the published splits share a few
     for question in (*train, *held_out):
         _ = question.area  # a subject without an area is found before anything is trained
     return train, held_out
@@ -193,8 +194,14 @@ def build_policy(config: RunConfig, graph: AgentGraph, reader: QuestionReader | 
     return TunedEdgePolicy.from_backbone(reader, graph, tune=config.tune, **options)
 
 
-def train_all(experiment: Experiment, accelerator: Accelerator | None = None) -> tuple[dict[str, Policy], History]:
+def train_all(
+    experiment: Experiment, accelerator: Accelerator | None = None, save: bool = False
+) -> tuple[dict[str, Policy], History]:
     """Train the configured policy, and beside it a static one on the same questions and the same answers.
+
+    Args:
+        save: keep checkpoints in the run's folder. A run that was killed goes on from there, and one that has finished
+            is only loaded.
 
     Returns:
         The policies "learned", "static" (only beside a dynamic one) and "untrained", and the history of the first.
@@ -202,13 +209,18 @@ def train_all(experiment: Experiment, accelerator: Accelerator | None = None) ->
     config, graph, runner = experiment.config, experiment.graph, experiment.runner
     untrained = build_policy(replace(config, tune="head"), graph, reader=experiment.reader)  # the same logits
     untrained.fit_standardization(untrained.encode(experiment.train_questions))
-    shared: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
-    history = train(experiment.policy, graph, experiment.train_questions, config, **shared)
+
+    def fit(name: str, policy: Policy, config: RunConfig) -> History:
+        options: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
+        options["checkpoint"] = checkpoint_of(experiment, name) if save else None
+        return train(policy, graph, experiment.train_questions, config, **options)
+
+    history = fit("learned", experiment.policy, config)
     policies = {"learned": experiment.policy}
     if config.edge_policy == "dynamic":
         static_config = replace(config, edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
         policies["static"] = static = build_policy(static_config, graph)
-        train(static, graph, experiment.train_questions, static_config, **shared)
+        fit("static", static, static_config)
     return policies | {"untrained": untrained}, history
 
 
@@ -221,11 +233,15 @@ def run_experiment(config: RunConfig, command: str) -> Path | None:
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     experiment = prepare(config)
-    policies, history = train_all(experiment, accelerator)
-    folder = None
-    if accelerator.is_main_process:
+    folder = run_folder(config) if accelerator.is_main_process else None
+    if finished_run(experiment):
+        log.warning("This run is finished and on record: nothing is changed (resume: false begins anew).")
+        accelerator.end_training()
+        return folder
+    policies, history = train_all(experiment, accelerator, save=True)
+    if folder is not None:
         results = compare_wirings(policies, experiment.eval_questions, experiment.runner, config)
-        _, folder = save_run(experiment, history, results, command)
+        save_run(experiment, history, results, command)
     accelerator.end_training()
     return folder
 
@@ -238,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = RunConfig.from_json(path)
         folder = run_experiment(config, command=f"python -m dynagent.train {shlex.quote(path)}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     if folder is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dynagent.config import TrainConfig
 from dynagent.graph import AgentGraph
+from dynagent.llm.base import check_finite
 from dynagent.llm.features import QuestionReader, RecordedReader
 
 CARD = Path(__file__).with_name("model_card.md").read_text()  # a template, filled when a policy is saved
@@ -43,6 +44,7 @@ class Policy(
         """Edge logits of the questions, without gradient, on the CPU: [B, E]."""
         with torch.no_grad():
             logits: Tensor = self(self.encode(questions).to(next(self.parameters()).device))
+        check_finite(logits, [question.id for question in questions], "The edge logits")
         return logits.cpu()
 
     def own_tensors(self) -> dict[str, Tensor]:

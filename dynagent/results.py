@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from dynagent.config import RunConfig, project_root, resolve_path
+from dynagent.downloads import write_file
 from dynagent.evaluate import Estimate, Evaluation
 
 PACKAGES = ("dynagent", "torch", "transformers", "accelerate", "numpy", "scipy", "networkx")
@@ -43,6 +45,7 @@ class RunRecord:
         usage: calls and tokens of the agents' language model, questions that the edge LLM read.
         decoding: how the agents' language models draw the replies that they write; empty where they write none.
         history: one row a training iteration.
+        fingerprint: hashes of all that these numbers depend on, by name, see `dynagent.runs.fingerprint`.
         timing: everything that depends on the clock or on what a cache held.
     """
 
@@ -56,21 +59,14 @@ class RunRecord:
     history: list[dict[str, float]] = field(default_factory=list)
     code: dict[str, Any] = field(default_factory=lambda: code_version())
     environment: dict[str, Any] = field(default_factory=lambda: environment())
+    fingerprint: dict[str, str] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
         """Write `record.json` into the folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "record.json"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=1, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(path, [json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()])
         return path
 
     @classmethod
@@ -84,11 +80,15 @@ def run_folder(config: RunConfig) -> Path:
 
     So a parameter that a later version adds does not change the names of the runs before it.
     """
-    defaults = RunConfig().to_dict() | {"output_dir": config.output_dir}
-    parameters = {key: value for key, value in config.to_dict().items() if value != defaults[key]}
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}-{digest}"
-    return resolve_path(config.output_dir) / name
+    defaults = RunConfig().identity()
+    parameters = {key: value for key, value in config.identity().items() if value != defaults[key]}
+    name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}"
+    return resolve_path(config.output_dir) / f"{name}-{digest(parameters)[:8]}"
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of a hash of a JSON value, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def describe(value: Any) -> Any:
@@ -135,17 +135,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def elapsed() -> float:
-    """Seconds since this module was first imported."""
-    return time.monotonic() - _STARTED
-
-
-def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in GB."""
+def timing() -> dict[str, Any]:
+    """The time now, seconds since this module was first imported, and the process's largest resident memory so far."""
     import resource  # not on Windows
 
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (1e6 if sys.platform != "darwin" else 1e9)
+    return {
+        "seconds": time.monotonic() - _STARTED,
+        "peak_memory_gb": kilobytes / (1e6 if sys.platform != "darwin" else 1e9),
+        "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _processor() -> str:
@@ -181,6 +180,8 @@ def summary(folder: Path) -> str:
         accuracy = result["accuracy"]
         interval = f"{accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f}"
         lines.append(f"  {name:42} {accuracy['mean']:.3f}  [{interval}]")
+    if answers := record.metrics.get("answers"):
+        lines += ["", "answers of the agents: " + ", ".join(f"{count:,} {kind}" for kind, count in answers.items())]
     return "\n".join(lines) + "\n"
 
 

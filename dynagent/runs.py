@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from dynagent.checkpoints import Checkpoint
 from dynagent.config import RunConfig
-from dynagent.evaluate import Evaluation, agent_accuracies, comparisons, truthful_ratio
-from dynagent.execution import Runner
+from dynagent.downloads import writing
+from dynagent.evaluate import Evaluation, agent_accuracies, answer_counts, comparisons, truthful_ratio
+from dynagent.execution import Runner, used_llms
 from dynagent.graph import AgentGraph
 from dynagent.llm import RecordedAnswers, Request
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.recorded import recorded_source
 from dynagent.llm.transformers import SAMPLING
 from dynagent.policy import EdgePolicy, Policy
-from dynagent.results import RunRecord, describe, elapsed, peak_memory_gb, questions_digest, readable, run_folder
+from dynagent.results import RunRecord, describe, digest, environment, questions_digest, readable, run_folder, timing
 from dynagent.sources import Source
 from dynagent.tasks import Questions
 from dynagent.train import History
 
+# What this process runs, whatever becomes of the files later.
+CODE = digest([file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.rglob("*.py"))])
+
 
 @dataclass
 class Experiment:
-    """The parts of a run, ready to train and evaluate."""
+    """The parts of a run, ready to train and evaluate.
+
+    Raises:
+        ValueError: if a training question is also an evaluation question.
+    """
 
     config: RunConfig
     train_questions: Questions
@@ -34,27 +45,84 @@ class Experiment:
     policy: Policy
     runner: Runner
 
+    def __post_init__(self) -> None:
+        shared = {question.id for question in self.train_questions} & {question.id for question in self.eval_questions}
+        if shared:
+            first = f"{len(shared)} training questions, the first {min(shared)},"
+            raise ValueError(f"{first} are also evaluation questions: load_split_questions takes them out.")
+
     @property
     def reader(self) -> QuestionReader | RecordedReader | None:
         """The edge LLM, loaded; a static policy has none."""
         return self.policy.reader if isinstance(self.policy, EdgePolicy) else None
 
 
+def fingerprint(experiment: Experiment) -> dict[str, str]:
+    """Hashes of all that a run's numbers depend on, by name: runs are the same if these are."""
+    return {
+        "set of parameters": digest(experiment.config.identity()),
+        "set of questions": digest([q.id for q in (*experiment.train_questions, *experiment.eval_questions)]),
+        "data set or model": digest([source.sha256 for source in used_sources(experiment)]),
+        "version of dynagent's code": CODE,
+        "version of the packages": digest(environment()["packages"]),
+    }
+
+
+def checkpoint_of(experiment: Experiment, name: str) -> Checkpoint:
+    """Where the training of one of a run's policies is saved, also when it has finished."""
+    folder = run_folder(experiment.config) / "checkpoints"
+    return Checkpoint(folder / f"{name}.safetensors", fingerprint(experiment), experiment.config.resume)
+
+
+def finished_run(experiment: Experiment) -> RunRecord | None:
+    """The record of this very run, by its fingerprint, where it is there and the parameter `resume` lets it count."""
+    folder = run_folder(experiment.config)
+    try:
+        record = RunRecord.load(folder / "record.json")
+    except (OSError, ValueError, TypeError):  # none, or one that was damaged
+        return None
+    same = experiment.config.resume and record.fingerprint == fingerprint(experiment)
+    return record if same and (folder / "policy").is_dir() else None
+
+
 def save_run(
     experiment: Experiment, history: History, results: Mapping[str, Evaluation], command: str
 ) -> tuple[RunRecord, Path]:
-    """Save the policy and the record of a finished run in its folder; returns the record and the folder."""
+    """Save the policy and the record of a run in its folder; returns the record and the folder.
+
+    A run that is already there stays as it is, to the byte. Both are written beside their places and moved when they
+    are whole, the record last.
+
+    Raises:
+        OSError: in one sentence, if the disk is full; what was there before still is.
+    """
+    folder = run_folder(experiment.config)
+    new = folder / ".new"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / ".lock"), writing(folder):
+        record = finished_run(experiment)
+        if record is None:
+            record = _record(experiment, history, results, command)
+            shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+            experiment.policy.save_pretrained(new / "policy")
+            record.save(new)
+            shutil.rmtree(folder / "policy", ignore_errors=True)
+            for name in ("policy", "record.json"):
+                (new / name).replace(folder / name)
+            new.rmdir()
+    return record, folder
+
+
+def _record(experiment: Experiment, history: History, results: Mapping[str, Evaluation], command: str) -> RunRecord:
     config, graph, questions = experiment.config, experiment.graph, experiment.eval_questions
-    folder = run_folder(config)
-    experiment.policy.save_pretrained(folder / "policy")
     edge_probs = results["learned, sampled"].edge_probs
     assert edge_probs is not None
-    record = RunRecord(
+    return RunRecord(
         parameters=config.to_dict(),
         command=command,
         sources=[source.to_dict() for source in used_sources(experiment)],
         questions={
-            "training": questions_digest(experiment.train_questions),
+            "training": questions_digest(experiment.train_questions) | {"refused": experiment.train_questions.refused},
             "evaluation": questions_digest(experiment.eval_questions),
         },
         metrics=describe(
@@ -62,6 +130,7 @@ def save_run(
                 "wirings": results,
                 "differences": comparisons(results),
                 "agents": agent_accuracies(graph, questions, experiment.runner),
+                "answers": answer_counts(graph, questions, experiment.runner),
                 "truthful_ratio": truthful_ratio(edge_probs, graph, questions),
                 "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
             }
@@ -69,16 +138,14 @@ def save_run(
         usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
         decoding=decoding(config),
         history=history.rows,
-        timing={
-            "seconds": elapsed(),
-            "peak_memory_gb": peak_memory_gb(),
+        fingerprint=fingerprint(experiment),
+        timing=timing()
+        | {
             "model_calls": sum(llm.usage.model_calls for llm in used_llms(graph)),
             "edge_llm_forwards": experiment.reader.forwards if experiment.reader else 0,
-            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "resumed_iterations": history.num_resumed,
         },
     )
-    record.save(folder)
-    return record, folder
 
 
 def decoding(config: RunConfig) -> dict[str, Any]:
@@ -94,12 +161,6 @@ def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:
         return {}
     distinct = {question.id for question in (*experiment.train_questions, *experiment.eval_questions)}
     return {f"edge LLM, {experiment.reader.identity}": {"questions": len(distinct)}}
-
-
-def used_llms(graph: AgentGraph) -> list[Any]:
-    """The agents' language models, each once."""
-    models = {id(agent.llm): agent.llm for agent in graph.team if agent.llm is not None}
-    return list(models.values())
 
 
 def used_sources(experiment: Experiment) -> list[Source]:

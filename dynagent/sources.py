@@ -92,6 +92,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dynagent"
 
 
+def computed_by() -> str:
+    """The packages whose versions can change what a model computes: the name of the folder that remembers it."""
+    return "-".join(f"{name}{version(name).partition('+')[0]}" for name in ("torch", "transformers"))
+
+
 def pinned_source(name: str) -> Source:
     """The `Source` of the pinned artefact `name`; ValueError where there is none of that name."""
     artefact = _artefact(name)

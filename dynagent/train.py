@@ -5,7 +5,6 @@ As a program, `python -m dynagent.train run.json` (also under `accelerate launch
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,13 +15,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from dynagent.checkpoints import Checkpoint, TrainingState
 from dynagent.config import TrainConfig
 from dynagent.estimators import leave_one_out, moving_average, policy_loss, sparsity_penalty
+from dynagent.evaluate import evaluate
 from dynagent.execution import Runner, ancestors
 from dynagent.graph import AgentGraph
+from dynagent.llm.base import check_finite
 from dynagent.policy import Policy
 from dynagent.progress import progress
-from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+from dynagent.sampling import edge_noise, sample_dags
 
 CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -41,9 +43,13 @@ class History:
     utility is the batch's mean (an expectation where the estimator has it), baseline what was subtracted on average,
     num_edges the expected number of edges into the decision node, num_reaching the mean number of agents from which a
     path led there (all, where all graphs count), gradient_norm that of the whole policy.
+
+    Attributes:
+        num_resumed: iterations that were found on disk, from an earlier start of the same run.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
+    num_resumed: int = 0
 
     def column(self, name: str) -> list[float]:
         return [row[name] for row in self.rows]
@@ -57,6 +63,7 @@ def train(
     *,
     runner: Runner | None = None,
     accelerator: Accelerator | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train an edge policy in place.
 
@@ -66,10 +73,15 @@ def train(
         runner: executes the graphs; a given one brings along the answers that it already knows.
         accelerator: by default one with the configured precision. With several processes each takes its share
             of every batch, and all draw the graphs that one process would draw.
+        checkpoint: where the main process saves the state from time to time, and from where a killed training goes
+            on to the same weights, bit for bit. (In several processes whose agents read each other, the batches of
+            their calls may be others than without the kill.)
 
     Raises:
-        ValueError: if there are no questions, or the processes cannot share a batch evenly.
-        FloatingPointError: at the first loss that is not finite, naming the iteration.
+        ValueError: if there are no questions, or none to hold out, the processes cannot share a batch evenly, or the
+            checkpoint is another run's.
+        FloatingPointError: at the first logit, utility or gradient that is not finite, naming iteration and
+            questions; the weights are those of the last good step.
     """
     if not questions:
         raise ValueError("There are no questions to train on.")
@@ -82,6 +94,8 @@ def train(
     runner = runner or Runner(graph, config.seed)
     shuffled = torch.randperm(len(questions), generator=config.generator("data"))
     held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
+    if config.early_stopping and not len(held_out):
+        raise ValueError(f"early_stopping {config.early_stopping} of {len(questions)} questions is none: raise it.")
     order = rest.sort().values[data_order(len(rest), config)]  # [iterations, batch]
     visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
@@ -98,14 +112,24 @@ def train(
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     penalised = graph.effective.to(accelerator.device) | (config.decide == "all")
     into_decision = graph.decision_edges.to(accelerator.device)
-    history, average, best = History(), None, None
+    state = TrainingState(policy, optimizer, schedule, graphs_generator, runner)
+    if checkpoint is not None:
+        checkpoint.run["number of processes"] = f"{accelerator.num_processes} on {accelerator.device.type}"
+        checkpoint.load(state)
+        accelerator.wait_for_everyone()  # all load what was there before anything is written
+    done, saving = len(state.rows), checkpoint if accelerator.is_main_process else None
+    if saving and not done:  # so that a training that is stopped and started again begins where it began
+        saving.save(state, len(order))
 
-    bar = progress(range(len(order)), desc="training", unit="step", disable=not accelerator.is_main_process)
+    steps, hidden = range(done, len(order)), not accelerator.is_main_process
+    bar = progress(steps, desc="training", unit="step", initial=done, total=len(order), disable=hidden)
     for iteration in bar:
         rows = order[iteration]
         noise = edge_noise(config.batch_size, config.graphs_per_question, graph.num_edges, graphs_generator)
         edge_logits = model(inputs[rows[mine]])  # [B, E]
         batch = [questions[i] for i in rows[mine].tolist()]
+        ids = [question.id for question in batch]
+        check_finite(edge_logits, ids, f"The logits of iteration {iteration}")
         edge_probs = edge_logits.sigmoid()
         if config.estimator in ("exact", "local_expectation"):
             others = noise[mine, :, 0][..., graph.decision_edges] if config.estimator == "local_expectation" else None
@@ -115,22 +139,22 @@ def train(
         else:
             dags = sample_dags(edge_logits, graph, noise[mine], order=config.order, decide=config.decide)
             utility = runner.run(batch, dags.adjacency).utility.to(edge_logits)  # [B, K]
-            baseline = _baseline(config.estimator, utility, average)
+            baseline = _baseline(config.estimator, utility, state.average)
             loss = policy_loss(dags.log_prob, utility - baseline)
             reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1]
         loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss of iteration {iteration} is not finite; try a lower learning_rate.")
+        check_finite(utility, ids, f"The utilities of iteration {iteration}")
         optimizer.zero_grad()
         accelerator.backward(loss)
         gradient_norm = accelerator.clip_grad_norm_(model.parameters(), math.inf)
+        check_finite(gradient_norm.expand(len(ids)), ids, f"The gradients of iteration {iteration}")
         optimizer.step()
         schedule.step()
 
         mean_utility = accelerator.reduce(utility.detach().mean(), "mean")
-        average = moving_average(average, mean_utility)
+        state.average = moving_average(state.average, mean_utility)
         num_edges = (edge_probs.detach() * into_decision).sum(-1).mean()
-        history.rows.append(
+        state.rows.append(
             {
                 "iteration": iteration,
                 "utility": float(mean_utility),
@@ -142,22 +166,16 @@ def train(
         )
         bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
-            score = _deployed_utility(policy, graph, runner, [questions[i] for i in held_out], inputs[held_out])
-            if best is None or score > best[0]:
-                best = score, copy.deepcopy(policy.state_dict())
+            deployed = evaluate(policy, graph, [questions[i] for i in held_out], graphs="most_probable", runner=runner)
+            score = float(deployed.scores.mean())
+            if state.best is None or score > state.best[0]:
+                state.best = score, {name: tensor.detach().clone() for name, tensor in policy.own_tensors().items()}
+        if saving and (saving.is_due or iteration + 1 == len(order)):
+            saving.save(state, len(order))
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast ends with the training
-    if best is not None:
-        policy.load_state_dict(best[1])
-    return history
-
-
-def _deployed_utility(
-    policy: Policy, graph: AgentGraph, runner: Runner, questions: Sequence[Any], inputs: Tensor
-) -> float:
-    """Mean utility of the most probable graphs."""
-    with torch.no_grad():
-        dags = most_probable_dags(policy(inputs), graph)
-    return float(runner.run(questions, dags.adjacency).utility.mean())
+    if state.best is not None:
+        policy.load_state_dict(state.best[1], strict=False)
+    return History(state.rows, num_resumed=done)
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:

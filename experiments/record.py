@@ -14,19 +14,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from dynagent.agent_aware import Description
 from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.config import resolve_path
 from dynagent.decision import MajorityVote
+from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, TransformersModel
 from dynagent.llm.features import QuestionReader, save_features
+from dynagent.sources import computed_by
 from dynagent.tasks import Question, Questions, load_questions
 from dynagent.tasks.recorded import INDEX
 from dynagent.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 
 MMLU = (("mmlu", "train", None), ("mmlu", "test", 1000))
 CMMLU = (("cmmlu", "dev", 285), ("cmmlu", "test", 500))
+PACKAGES = "packages.json"  # by file, the versions that computed it
 AGENTS = (("qwen2.5-coder-1.5b-instruct", "letter"), ("smollm2-135m-instruct", "options"))
 
 
@@ -75,9 +80,23 @@ def write_index(folder: Path, sets: Sequence[Questions]) -> None:
         for questions in sets
         for question in questions
     ]
-    temporary = folder / "index.tmp"
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(folder / INDEX)
+    write_file(folder / INDEX, ["".join(f"{line}\n" for line in lines).encode()])
+
+
+def claimed(path: Path) -> Path:
+    """The path of a recording, if it is new or was begun with these versions of the packages, which is written down.
+
+    Raises:
+        ValueError: for other versions, whose answers would be mixed with these.
+    """
+    packages, here = path.with_name(PACKAGES), computed_by()
+    with FileLock(f"{packages}.lock"):
+        known = json.loads(packages.read_text(encoding="utf-8")) if packages.exists() else {}
+        if known.setdefault(path.name, here) != here:
+            other = f"{path} was recorded with {known[path.name]}, and here is {here}"
+            raise ValueError(f"{other}: install those versions, or record into another folder (--output).")
+        write_file(packages, [f"{json.dumps(known, indent=1)}\n".encode()])
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,13 +121,14 @@ def main(arguments: list[str] | None = None) -> int:
         reader = QuestionReader.load(options.edge_llm)
         read = [question for questions in (*sets, of_worlds) for question in questions]
         described = dict.fromkeys([*descriptions_of_worlds(), *descriptions_of_teams()])
+        claimed(folder / f"{reader.identity}.safetensors")
         save_features(reader, [*read, *described], folder)
         for name, mode in [(options.agent_llm, options.agent_mode)] if options.agent_llm else AGENTS:
             model = TransformersModel.load(name)
-            llm = Recorded(model, folder / f"{model.identity}.jsonl")
+            llm = Recorded(model, claimed(folder / f"{model.identity}.jsonl"))
             for questions in sets:
                 record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     return 0

@@ -36,6 +36,7 @@ WRONG = {
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     "standardize": ["yes", 1, None, 0],
     "trust_remote_code": ["yes", 1, None, 0],
+    "resume": ["yes", 1, None, 0],
     "second_agent_llm": ["", 3, ["test"], True, "org/model"],  # the last without the team "two_models"
 }
 

@@ -288,7 +288,7 @@ def test_a_run_is_what_a_plain_computation_gives(finished):
     for name, effect in record.metrics["differences"].items():
         one, other = name.split(" - ")
         assert effect["mean"] == pytest.approx(means[one] - means[other], abs=1e-7), name
-    assert record.questions["training"] == questions_digest(train_questions)
+    assert record.questions["training"] == questions_digest(train_questions) | {"refused": 0}
     assert record.questions["evaluation"] == questions_digest(questions)
 
 
@@ -311,8 +311,8 @@ def test_a_record_says_what_was_run(finished):
 def test_the_saved_policy_is_the_trained_one(asked_for, tmp_path, monkeypatch):
     trained = []
 
-    def remember(*arguments):
-        policies, history = train_all(*arguments)
+    def remember(*arguments, **options):
+        policies, history = train_all(*arguments, **options)
         trained.append(policies)
         return policies, history
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from toy import one_thread, save_tiny_backbone  # noqa: F401
 
+from dynagent import sources
 from dynagent.agent_aware import Description
 from dynagent.config import RunConfig
 from dynagent.decision import MajorityVote
@@ -146,7 +147,8 @@ def test_the_index_tells_a_question_by_its_hash_and_never_by_its_text(run, sampl
         assert not any(part in text for question in sample for part in question.text.split("。"))
         assert "\\u" not in text  # where the text of a Chinese question could hide
     suffixes = Counter(path.suffix for path in tmp_path.iterdir())
-    assert suffixes - Counter([".lock"]) == Counter({".jsonl": 2, ".safetensors": 1})
+    del suffixes[".lock"]
+    assert suffixes == Counter({".jsonl": 2, ".safetensors": 1, ".json": 1})
 
 
 def test_features_of_every_question_and_of_every_agent_are_on_record(run, sample, of_worlds, edge_llm, tmp_path):
@@ -222,3 +224,15 @@ def test_what_is_not_there_is_one_sentence(run, tmp_path, capsys):
     assert err.startswith("dynagent: There is no folder")
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_is_not_gone_on_with_by_other_packages(run, sample, tmp_path, monkeypatch, capsys):
+    """Their answers may differ, and nobody could tell later which are whose."""
+    assert run(FakeModel(), tmp_path) == 0
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(json.loads(held["packages.json"]).values()) == {sources.computed_by()}
+    monkeypatch.setattr(record, "computed_by", lambda: "torch0.1-transformers9")
+    assert run(FakeModel(), tmp_path) == 2
+    message = f"was recorded with {sources.computed_by()}, and here is torch0.1-transformers9: install those versions"
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == held

@@ -171,7 +171,7 @@ def test_by_default_every_identity_has_a_file_in_the_cache(tmp_path, monkeypatch
     monkeypatch.setenv("DYNAGENT_CACHE", str(tmp_path))
     Recorded(FakeModel("one")).reply(requests_of("a"))
     Recorded(FakeModel("two")).reply(requests_of("a"))
-    assert sorted(file.name for file in (tmp_path / "calls").glob("*.jsonl")) == ["one.jsonl", "two.jsonl"]
+    assert sorted(file.name for file in (tmp_path / "calls").glob("*/*.jsonl")) == ["one.jsonl", "two.jsonl"]
 
 
 # --- what is counted

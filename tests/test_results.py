@@ -96,6 +96,11 @@ def test_where_runs_are_saved_is_no_part_of_the_name(tmp_path):
     assert [here.parent, there.parent] == [tmp_path / "here", tmp_path / "there"]
 
 
+def test_going_on_is_no_part_of_the_name():
+    assert run_folder(RunConfig(resume=False)) == run_folder(RunConfig())
+    assert RunConfig(resume=False).identity() == RunConfig(output_dir="elsewhere").identity()
+
+
 def test_a_whole_number_and_its_float_are_the_same_run():
     for name in ("learning_rate", "sparsity", "temperature"):
         assert run_folder(RunConfig(**{name: 1})) == run_folder(RunConfig(**{name: 1.0}))
@@ -114,7 +119,7 @@ def test_every_other_parameter_is_part_of_the_name():
         "initial_probability": 0.6, "trust_remote_code": True,
     }  # fmt: skip
     base = RunConfig()
-    assert changed.keys() | {"output_dir", "second_agent_llm"} == base.to_dict().keys()
+    assert changed.keys() | {"output_dir", "resume", "second_agent_llm"} == base.to_dict().keys()
     runs = [replace(base, **{name: value}) for name, value in changed.items()]
     runs += [replace(base, team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
     assert len({run_folder(run).name for run in (base, *runs)}) == len(runs) + 1

@@ -567,8 +567,10 @@ def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_pro
 def test_a_loss_that_is_not_finite_stops_the_training(value, estimator):
     graph, questions = toy_graph() if estimator in EXPECTATIONS else readers(2), toy_questions(8)
     policy = StaticEdgePolicy.for_graph(graph)
-    with pytest.raises(FloatingPointError, match="iteration 3 is not finite"):
-        fit(policy, graph, questions, Spy(graph, {3: value}), estimator=estimator, num_iterations=5)
+    spy = Spy(graph, {3: value})
+    with pytest.raises(FloatingPointError, match="The utilities of iteration 3 are not finite on ") as error:
+        fit(policy, graph, questions, spy, estimator=estimator, num_iterations=5)
+    assert f"on {', '.join((spy.averaged or spy.questions)[-1])}: " in str(error.value)
     assert policy.edge_logits.isfinite().all(), "the weights are those of the last good step"
 
 
@@ -577,7 +579,7 @@ def test_weights_that_are_not_finite_stop_the_training():
     policy = ToyPolicy.for_graph(graph)
     with torch.no_grad():
         policy.head.bias[0] = float("nan")
-    with pytest.raises(FloatingPointError, match="iteration 0"):
+    with pytest.raises(FloatingPointError, match="The logits of iteration 0 are not finite on q"):
         fit(policy, graph, toy_questions(8), decide="all")
 
 

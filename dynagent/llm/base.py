@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 Chat = tuple[tuple[str, str], ...]
 """Messages as (role, content) pairs; roles are "system", "user" and "assistant"."""
 
@@ -58,6 +60,14 @@ class Reply:
     option_tokens: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+def check_finite(values: Tensor, ids: Sequence[str], what: str) -> None:
+    """Raise FloatingPointError, naming the questions by their ids, unless all their values are finite: [B, ...]."""
+    finite = values.detach().isfinite().flatten(1).all(1) if values.dim() > 1 else values.detach().isfinite()
+    if not finite.all():
+        wrong = ", ".join(name for name, whole in zip(ids, finite.tolist(), strict=True) if not whole)
+        raise FloatingPointError(f"{what} are not finite on {wrong}: try a lower learning_rate or another dtype.")
 
 
 class ChatModel(Protocol):

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from dynagent.downloads import write_file
+from dynagent.downloads import write_file, writing
+from dynagent.llm.base import check_finite
 from dynagent.llm.transformers import READOUTS, TransformersModel
 from dynagent.progress import progress
-from dynagent.sources import cache_dir
+from dynagent.sources import cache_dir, computed_by
 
 
-class _Reader:
-    """Features by question id, [3, H] each; what has none is completed in the way of the subclass."""
+class QuestionReader:
+    """A frozen language model that turns questions into feature vectors.
 
-    forwards = 0
+    Attributes:
+        forwards: questions that the model has read so far; the others came from the cache.
+    """
 
-    def __init__(self, path: Path, name: str, identity: str) -> None:
-        self.path, self.name, self.identity = path, name, identity
-        self._known: dict[str, Tensor] = {}
+    def __init__(self, model: TransformersModel, path: Path | None = None) -> None:
+        self.model = model
+        self.path = path or cache_dir() / "features" / computed_by() / f"{model.identity}.safetensors"
+        self.forwards = 0
+        self._known: dict[str, Tensor] = {}  # [3, H] for each text, by its hash
+
+    @property
+    def name(self) -> str:
+        return self.model.source.name
+
+    @property
+    def identity(self) -> str:
+        return self.model.identity
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.hidden_size
+
+    @classmethod
+    def load(cls, name: str, **options: Any) -> QuestionReader:
+        """By alias, hub id or folder, as in `dynagent.llm.load_llm`."""
+        return cls(TransformersModel.load(name, **options))
 
     def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32.
@@ -35,79 +58,69 @@ class _Reader:
             questions: objects with `id` and `render()`.
             readout: one of `dynagent.llm.transformers.READOUTS`.
         """
-        if readout not in READOUTS:
-            raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
-        distinct = {question.id: question for question in questions}
+        _check_readout(readout)
+        keys = [_key(question) for question in questions]
+        distinct = dict(zip(keys, questions, strict=True))
         if distinct.keys() - self._known.keys():
-            self._complete(distinct)
-        return torch.stack([self._known[question.id][READOUTS.index(readout)] for question in questions])
-
-    def _complete(self, questions: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-
-class QuestionReader(_Reader):
-    """A frozen language model that turns questions into feature vectors.
-
-    Attributes:
-        forwards: questions that the model has read so far; the others came from the cache.
-    """
-
-    def __init__(self, model: TransformersModel, path: Path | None = None) -> None:
-        path = path or cache_dir() / "features" / f"{model.identity}.safetensors"
-        super().__init__(path, model.source.name, model.identity)
-        self.model = model
-        self.hidden_size = model.hidden_size
-
-    @classmethod
-    def load(cls, name: str, **options: Any) -> QuestionReader:
-        """By alias, hub id or folder, as in `dynagent.llm.load_llm`."""
-        return cls(TransformersModel.load(name, **options))
-
-    def _complete(self, questions: dict[str, Any]) -> None:
-        self._known = _load(self.path)
-        if questions.keys() - self._known.keys():
+            self._known = _load(self.path)
+        if distinct.keys() - self._known.keys():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):  # a second process waits and then finds the features
-                self._known = _load(self.path)
-                self._compute(list(questions.values()), self._known)
-                _save(self.path, self._known)
+            with writing(self.path.parent), FileLock(f"{self.path}.lock"):  # a second process waits and finds them
+                self._complete(list(distinct), list(distinct.values()))
+        return torch.stack([self._known[key][READOUTS.index(readout)] for key in keys])
 
-    def _compute(self, questions: list[Any], known: dict[str, Tensor]) -> None:
-        """Run every batch that lacks a question, and add what was missing."""
+    def _complete(self, keys: list[str], questions: list[Any]) -> None:
+        """Run every batch that lacks a text, and save it in a file of its own until all are in the one file."""
+        folder = self.path.with_suffix(".batches")
+        self._known = _load(self.path)
+        for file in sorted(folder.glob("*.safetensors")):  # of a process that was killed
+            self._known |= _load(file)
         batches = self.model.encode_batches([question.render() for question in questions])
-        batches = [batch for batch in batches if any(questions[i].id not in known for i in batch)]
-        num_missing = sum(map(len, batches))
-        with progress(total=num_missing, desc="reading questions", unit="question") as bar:
+        batches = [batch for batch in batches if any(keys[i] not in self._known for i in batch)]
+        folder.mkdir(exist_ok=True)
+        with progress(total=sum(map(len, batches)), desc="reading questions", unit="question") as bar:
             for batch in batches:
                 states = self.model.encode([questions[i].render() for i in batch])
                 stacked = torch.stack([states[name] for name in READOUTS], 1).cpu()  # [B, 3, H]
-                for i, features in zip(batch, stacked, strict=True):
-                    known.setdefault(questions[i].id, features)
+                check_finite(stacked, [questions[i].id for i in batch], f"The features of {self.identity}")
+                fresh = {keys[i]: row for i, row in zip(batch, stacked, strict=True) if keys[i] not in self._known}
+                _save(folder / f"{len(self._known):09d}.safetensors", fresh)
+                self._known |= fresh
                 self.forwards += len(batch)
                 bar.update(len(batch))
+        _save(self.path, self._known)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-class RecordedReader(_Reader):
+class RecordedReader:
     """Features that were recorded earlier, for questions whose text need not be here; the model is not loaded.
 
     Raises:
         ValueError: for a file that is missing, and on reading a question that the file lacks.
     """
 
+    forwards = 0
+
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise ValueError(f"There are no recorded features {path}: `make record` makes them.")
-        super().__init__(path, path.stem.rsplit("-", 2)[0], path.stem)  # the name is without hash and dtype
-        self._known = {question: features.float() for question, features in _load(path).items()}
+        self.path = path
+        self.identity = path.stem
+        self.name = path.stem.rsplit("-", 2)[0]  # without hash and dtype
+        self._known = _load(path)
         self.hidden_size = next(iter(self._known.values())).shape[1]
 
-    def _complete(self, questions: dict[str, Any]) -> None:
-        missing = [question for question in questions if question not in self._known]
-        raise ValueError(
-            f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
-            "`make record` adds what is missing."
-        )
+    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
+        """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
+        _check_readout(readout)
+        missing = [question.id for question in questions if question.id not in self._known]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
+                "`make record` adds what is missing."
+            )
+        column = READOUTS.index(readout)
+        return torch.stack([self._known[question.id][column] for question in questions]).float()
 
 
 def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path) -> Path:
@@ -118,11 +131,31 @@ def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path
     return path
 
 
+def _key(question: Any) -> str:
+    """By what is read: the same question in another wording is another text."""
+    return hashlib.sha256(question.render().encode()).hexdigest()[:32]
+
+
+def _check_readout(readout: str) -> None:
+    if readout not in READOUTS:
+        raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
+
+
+def read_at_once(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file that another process may replace at any time.
+
+    `safe_open` opens the file twice, once for its header and once for its data, which can then be of two files.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return load(content), json.loads(content[8:end])["__metadata__"]
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         return {}
-    with safe_open(path, "pt") as file:
-        return dict(zip(json.loads(file.metadata()["ids"]), file.get_tensor("features"), strict=True))
+    tensors, metadata = read_at_once(path)
+    return dict(zip(json.loads(metadata["ids"]), tensors["features"], strict=True))
 
 
 def _save(path: Path, features: dict[str, Tensor]) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from filelock import FileLock
 
-from dynagent.llm.base import Chat, ChatModel, Reply, Request
+from dynagent.downloads import writing
+from dynagent.llm.base import Chat, ChatModel, Reply, Request, check_finite
 from dynagent.progress import progress
-from dynagent.sources import PINNED, Source, cache_dir, file_sha256
+from dynagent.sources import PINNED, Source, cache_dir, computed_by, file_sha256
 
 
 @dataclass
@@ -39,6 +41,15 @@ class _Replies:
         self.usage.distinct_calls += len(distinct - self._asked)
         self._asked |= distinct
 
+    def counts(self) -> dict[str, Any]:
+        """What was counted so far, as JSON values."""
+        return {"calls": self.usage.calls, "asked": sorted(self._asked)}
+
+    def count_from(self, counts: Mapping[str, Any]) -> None:
+        """Go on counting from what `counts` gave."""
+        self._asked = set(counts["asked"])
+        self.usage.calls, self.usage.distinct_calls = counts["calls"], len(self._asked)
+
     def usage_of_run(self) -> dict[str, int]:
         """Calls asked for, distinct ones, and the tokens of the distinct ones, wherever their replies came from."""
         replies = [self._replies[key] for key in self._asked if key in self._replies]
@@ -59,14 +70,14 @@ class Recorded(_Replies):
 
     Args:
         model: the model behind the record.
-        path: the file; by default one for each model identity in the cache folder.
+        path: the file; by default one for each model identity and versions of the packages, in the cache folder.
     """
 
     def __init__(self, model: ChatModel, path: Path | None = None) -> None:
         super().__init__()
         self.model = model
         self.identity = model.identity
-        self.path = path or cache_dir() / "calls" / f"{model.identity}.jsonl"
+        self.path = path or cache_dir() / "calls" / computed_by() / f"{model.identity}.jsonl"
         self._end = 0  # of what was read of the file, in bytes
         self._read_on()
 
@@ -89,19 +100,24 @@ class Recorded(_Replies):
         self._read_on()
         keys = list(distinct)
         batches = self.model.batches(list(distinct.values()))
-        missing = sum(any(keys[i] not in self._replies for i in batch) * len(batch) for batch in batches)
+        batches = [batch for batch in batches if any(keys[i] not in self._replies for i in batch)]
+        missing = sum(map(len, batches))
         with progress(total=missing, desc=desc, unit="call", disable=missing < 32) as bar:
             for batch in batches:
-                if all(keys[i] in self._replies for i in batch):
-                    continue
                 replies = self.model.reply([distinct[keys[i]] for i in batch])
-                fresh = {
-                    keys[i]: reply for i, reply in zip(batch, replies, strict=True) if keys[i] not in self._replies
-                }
+                self._check([distinct[keys[i]].origin for i in batch], replies)
+                computed = {keys[i]: reply for i, reply in zip(batch, replies, strict=True)}
+                fresh = {key: reply for key, reply in computed.items() if key not in self._replies}
                 _append(self.path, [self._line(distinct[key], reply) for key, reply in fresh.items()])
                 self._replies |= fresh
                 self.usage.model_calls += len(batch)
                 bar.update(len(batch))
+
+    def _check(self, origins: list[tuple[str, ...]], replies: Sequence[Reply]) -> None:
+        """Refuse a batch, before it is on record, if a likelihood in it is none."""
+        sums = torch.tensor([sum(reply.log_probs or ()) for reply in replies])
+        ids = [" ".join(origin[3:4]) or "a prompt" for origin in origins]  # an agent's origin names the question
+        check_finite(sums, ids, f"The likelihoods of {self.identity}")
 
     def _line(self, request: Request, reply: Reply) -> dict[str, Any]:
         """A line of the record: no text of the question, but where it has an origin, that."""
@@ -259,7 +275,7 @@ def _read(path: Path, start: int = 0) -> tuple[list[_Line], int]:
 def _append(path: Path, lines: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with FileLock(f"{path}.lock"), path.open("ab+") as file:
+    with writing(path.parent), FileLock(f"{path}.lock"), path.open("ab+") as file:
         _drop_torn_line(file)
         file.write(text.encode())
         file.flush()

@@ -58,7 +58,7 @@ class TransformersModel:
             with refused_in_a_sentence(name):
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
                 model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+                    folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True
                 )
         finally:
             if shown:
@@ -99,7 +99,12 @@ class TransformersModel:
         text = prompt if isinstance(prompt, str) else self._render(prompt)
         # A template writes the special tokens itself; other text gets the tokenizer's.
         plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
-        return list(self.tokenizer(text, add_special_tokens=plain).input_ids)
+        ids = list(self.tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and len(ids) > limit:
+            what = f"A prompt of {len(ids):,} tokens is longer than the {limit:,} that {self.source.name} can read"
+            raise ValueError(f"{what}: take the question out, or another model ({text[:60]!r} ...).")
+        return ids
 
     def _render(self, chat: Chat) -> str:
         if self.tokenizer.chat_template is None:

@@ -9,6 +9,7 @@ import unicodedata
 from dynagent.tasks.multiple_choice import LETTERS
 
 UNPARSABLE = -1
+TIMED_OUT = -3  # there was no reply; -2 is `dynagent.decision.NOT_ASKED`
 
 
 def parse_letter(text: str, num_options: int) -> int:

@@ -74,12 +74,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions(Sequence[Question]):
-    """Questions in a fixed order, with where they came from; a slice of it is one, too."""
+    """Questions in a fixed order, with where they came from; a slice of it is one, too.
+
+    Attributes:
+        refused: questions that were left out of a training set, since they are evaluation questions.
+    """
 
     dataset: str
     split: str
     sources: tuple[Source, ...]
     items: tuple[Question, ...] = field(repr=False)
+    refused: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
