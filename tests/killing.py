@@ -62,7 +62,7 @@ def a_talking_team(folder: Path, llm: str) -> None:
     team = [replace(agent, llm=team[0].llm, temperature=1.0) for agent in team]
     graph = AgentGraph(team, MajorityVote())
     policy, runner = StaticEdgePolicy.for_graph(graph), Runner(graph, 3)
-    config = TrainConfig(num_iterations=6, batch_size=2, graphs_per_question=2, estimator="leave_one_out")
+    config = TrainConfig(num_iterations=4, batch_size=2, graphs_per_question=2, estimator="leave_one_out")
     history = train(
         policy, graph, load_questions("sample", limit=8), config, runner=runner,
         checkpoint=Checkpoint(folder / "state.safetensors", {"run": "talking"}),

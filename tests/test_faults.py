@@ -129,7 +129,7 @@ def test_odd_characters_are_text_like_any_other(kind, tiny, tmp_path):
 def test_a_question_longer_than_the_model_can_read_is_refused_and_not_cut(mode, tiny, tmp_path):
     question = Question("why " * 25_000, ("a", "b", "c", "d"), 0, "astronomy", "en")
     llm = Recorded(tiny, tmp_path / "calls.jsonl")
-    message = r"^A prompt of 100,\d{3} tokens is longer than the 512 that .* can read: take the question out"
+    message = r"^A prompt of 100,\d{3} tokens is longer than the 4,096 that .* can read: take the question out"
     with pytest.raises(ValueError, match=message):
         llm.reply([Truthful(llm, mode=mode).request(question)])
     with pytest.raises(ValueError, match=message):
@@ -159,9 +159,9 @@ REPLIES = {
 @pytest.mark.parametrize("kind", REPLIES)
 def test_a_reply_is_read_as_what_it_says_or_not_at_all(kind):
     text, expected = REPLIES[kind]
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert Truthful(None, mode="text").answer(toy_questions(1)[0], Reply(text), 0.5) == expected
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @given(st.text() | st.text(alphabet='{}[]":ABCDanswer答案Ａ \u202e\x00').map(lambda text: text * 20), st.integers(1, 4))
@@ -226,10 +226,10 @@ def test_one_agent_and_five_hundred(num_agents, estimator):
     graph, questions = AgentGraph([Lucky(0.6)] * num_agents, MajorityVote()), toy_questions(6)
     policy = StaticEdgePolicy.for_graph(graph)
     config = TrainConfig(num_iterations=2, batch_size=2, graphs_per_question=2, estimator=estimator)
-    begun = time.perf_counter()
+    begun = time.process_time()
     history = train(policy, graph, questions, config)
     evaluation = evaluate(policy, graph, questions, num_graphs=1)
-    assert time.perf_counter() - begun < 60
+    assert time.process_time() - begun < 60
     assert all(math.isfinite(value) for row in history.rows for value in row.values())
     assert 0 <= evaluation.accuracy.mean <= 1
 

@@ -222,7 +222,7 @@ def save_tiny_backbone(folder: Path, seed: int = 0) -> str:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=4096,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
