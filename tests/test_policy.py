@@ -113,7 +113,7 @@ def test_logits_that_were_read_out_stay_what_they_were(kind):
     """They carry no gradient, and a later step does not change them."""
     policy = EdgePolicy(4, 3) if kind is EdgePolicy else StaticEdgePolicy(3)
     policy.encode = lambda questions: torch.ones(len(questions), 4)
-    logits = policy.edge_logits_of([1, 2])
+    logits = policy.edge_logits_of(QUESTIONS[:2])
     assert not logits.requires_grad
     with torch.no_grad():
         for parameter in policy.parameters():
