@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dynagent.config import TrainConfig
-from dynagent.estimators import leave_one_out, moving_average, policy_loss, sparsity_penalty
-from dynagent.execution import Runner, ancestors
+from dynagent.estimators import CONSTANT_BASELINE, leave_one_out, moving_average, policy_loss, sparsity_penalty
+from dynagent.execution import ExecutesGraphs, Runner, ancestors
 from dynagent.graph import AgentGraph
 from dynagent.policy import Policy
 from dynagent.progress import progress
@@ -55,7 +55,7 @@ def train(
     questions: Sequence[Any],
     config: TrainConfig,
     *,
-    runner: Runner | None = None,
+    runner: ExecutesGraphs | None = None,
     accelerator: Accelerator | None = None,
 ) -> History:
     """Train an edge policy in place.
@@ -152,7 +152,7 @@ def train(
 
 
 def _deployed_utility(
-    policy: Policy, graph: AgentGraph, runner: Runner, questions: Sequence[Any], inputs: Tensor
+    policy: Policy, graph: AgentGraph, runner: ExecutesGraphs, questions: Sequence[Any], inputs: Tensor
 ) -> float:
     """Mean utility of the most probable graphs."""
     with torch.no_grad():
@@ -173,6 +173,8 @@ def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:
     """What is subtracted from the utilities: [B, K]."""
     if name == "leave_one_out":
         return leave_one_out(utility)
+    if name == "constant_baseline":
+        return torch.full_like(utility, CONSTANT_BASELINE)
     if name == "moving_average" and average is not None:
         return average.to(utility).expand_as(utility)
     return torch.zeros_like(utility)

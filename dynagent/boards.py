@@ -1,0 +1,167 @@
+"""Runs agents of several operations along a batch of graphs: boards are the messages.
+
+A node runs once for every board that its predecessors send, and from the empty board if it has no predecessors. Equal
+states of a puzzle lead to equal replies, so each different one is asked about once, whatever the graph; how often a
+node would have run is counted. A node of the paper's team of eight operations receives at most 2^7 boards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynagent.graph import AgentGraph
+from dynagent.llm.base import Reply
+from dynagent.solvers import JUDGES, BoardState, Operation
+from dynagent.tasks.crosswords import Puzzle
+
+Waves = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
+
+
+@dataclass(frozen=True)
+class BoardOutcome:
+    """What came of K graphs for each of B puzzles.
+
+    Attributes:
+        utility: [B, K] float, the share of right words on the board that the decision's judge takes.
+        scores: for each of the judges [B, K, 3] float: words, letters and games.
+        num_runs: [B, K], how often operations run if no reply is remembered.
+        boards: B x K different states that reached the decision, each with its number.
+    """
+
+    utility: Tensor
+    scores: dict[str, Tensor]
+    num_runs: Tensor
+    boards: list[list[Counter[BoardState]]]
+
+
+class BoardRunner:
+    """Executes graphs wave by wave, with one batched call a wave, and remembers what became of every state.
+
+    Args:
+        graph: agents with `operations`, and a decision with `scores` (`dynagent.solvers`).
+    """
+
+    def __init__(self, graph: AgentGraph) -> None:
+        if not all(hasattr(node.operation, "next_state") for node in graph.nodes[:-1]):
+            raise ValueError("Boards are for agents of operations: give a team of dynagent.solvers.")
+        self.graph = graph
+        self.num_states = 0  # different states that an operation was run on
+        self._next: dict[tuple[int, str, BoardState], BoardState] = {}
+
+    def prepare(self, puzzles: Sequence[Any]) -> None:
+        """Nothing: which boards arise depends on the graphs."""
+
+    def expected_utility(self, puzzles: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """There is none in closed form.
+
+        Raises:
+            ValueError: always, since these agents read each other.
+        """
+        raise ValueError(
+            "The estimators 'exact' and 'local_expectation' are for agents that do not read each other: choose "
+            "'leave_one_out' for boards."
+        )
+
+    def run(self, puzzles: Sequence[Puzzle], adjacency: Tensor) -> BoardOutcome:
+        """Boards and scores of the teams wired by `adjacency`.
+
+        Args:
+            puzzles: B puzzles.
+            adjacency: [B, K, M, M] bool, acyclic.
+
+        Raises:
+            ValueError: for a graph with a cycle.
+        """
+        plans = [[_waves(matrix.tobytes(), self.graph.num_nodes) for matrix in row] for row in adjacency.cpu().numpy()]
+        # Equal graphs of a puzzle are run once.
+        sent: dict[tuple[int, Waves], dict[int, Counter[BoardState]]] = {
+            (b, plan): {} for b, row in enumerate(plans) for plan in row
+        }
+        for number in range(self.graph.num_nodes):
+            inboxes = {
+                (b, plan, node): _inbox(boards, predecessors)
+                for (b, plan), boards in sent.items()
+                for node, predecessors in (plan[number] if number < len(plan) else ())
+            }
+            work = {(node, b, state): None for (b, _, node), inbox in inboxes.items() for state in inbox}
+            self._ask(
+                [
+                    (self.graph.nodes[node].operation, puzzles[b], state)
+                    for node, b, state in work
+                    if node != self.graph.decision_node
+                ]
+            )
+            for (b, plan, node), inbox in inboxes.items():
+                sent[b, plan][node] = self._outbox(node, puzzles[b], inbox)
+        return self._outcome(puzzles, [[sent[b, plan] for plan in row] for b, row in enumerate(plans)])
+
+    def _outbox(self, node: int, puzzle: Puzzle, inbox: Counter[BoardState]) -> Counter[BoardState]:
+        """What a node makes of its boards; the decision keeps them."""
+        if node == self.graph.decision_node:
+            return inbox
+        operation, boards = self.graph.nodes[node].operation, Counter[BoardState]()
+        for state, times in inbox.items():
+            boards[self._next[id(operation), puzzle.id, state]] += times
+        return boards
+
+    def _ask(self, work: Sequence[tuple[Operation, Puzzle, BoardState]]) -> None:
+        """Run the operations on the states where that is not yet known: one call for each language model."""
+        fresh = {(id(op), puzzle.id, state): (op, puzzle, state) for op, puzzle, state in work}
+        fresh = {key: step for key, step in fresh.items() if key not in self._next}
+        by_llm: dict[int, list[tuple[int, str, BoardState]]] = {}
+        for key, (operation, _, state) in fresh.items():
+            if operation.has_work(state):
+                by_llm.setdefault(id(operation.llm), []).append(key)
+        replies: dict[tuple[int, str, BoardState], Reply] = {}
+        for keys in by_llm.values():
+            steps = [fresh[key] for key in keys]
+            requests = [operation.request(puzzle, state) for operation, puzzle, state in steps]
+            replies |= zip(keys, steps[0][0].llm.reply(requests), strict=True)
+        for key, (operation, _, state) in fresh.items():
+            self._next[key] = operation.next_state(state, (key in replies and replies[key].text) or "")
+        self.num_states += len(fresh)
+
+    def _outcome(self, puzzles: Sequence[Puzzle], sent: list[list[dict[int, Counter[BoardState]]]]) -> BoardOutcome:
+        decision = self.graph.decision_node
+        boards = [[graph[decision] for graph in row] for row in sent]
+        scores = {
+            judge: torch.tensor(
+                [
+                    [self.graph.decision.scores(puzzle, list(found), judge) for found in row]
+                    for puzzle, row in zip(puzzles, boards, strict=True)
+                ]
+            )
+            for judge in JUDGES
+        }
+        runs = [[sum(c.total() for node, c in graph.items() if node != decision) for graph in row] for row in sent]
+        return BoardOutcome(scores[self.graph.decision.judge][..., 0], scores, torch.tensor(runs), boards)
+
+
+def _inbox(sent: dict[int, Counter[BoardState]], predecessors: tuple[int, ...]) -> Counter[BoardState]:
+    """The boards that a node receives, each with its number."""
+    received: Counter[BoardState] = Counter()
+    for node in predecessors:
+        received.update(sent[node])
+    return received if predecessors else Counter([BoardState()])
+
+
+@lru_cache(maxsize=1 << 14)
+def _waves(adjacency: bytes, num_nodes: int) -> Waves:
+    """The nodes, each with its predecessors, in waves: those of a wave hear only nodes of earlier ones."""
+    graph = nx.from_numpy_array(np.frombuffer(adjacency, bool).reshape(num_nodes, num_nodes), create_using=nx.DiGraph)
+    try:
+        return tuple(
+            tuple((node, tuple(sorted(graph.predecessors(node)))) for node in sorted(wave))
+            for wave in nx.topological_generations(graph)
+        )
+    except nx.NetworkXUnfeasible:
+        raise ValueError("The agents wait for each other: the graph has a cycle.") from None
