@@ -28,18 +28,18 @@ from dynagent.tasks.crosswords import (
 )
 
 JUDGES = ("oracle", "self_judged")
-MAX_NEW_TOKENS = 120
+MAX_NEW_TOKENS = 100
 MAX_PLAN = 300  # characters
 # What each kind of step asks for: the role, and one example that shows the form of a reply.
 TEMPLATES: dict[str, Chat] = {
     "propose": (
         (
             "system",
-            "You solve crosswords. Every answer is one word of exactly five letters. For each open clue write its "
-            "name, a word, and in brackets how sure you are: certain, high, medium or low.",
+            "You solve crosswords. Every answer is one word of five letters. For each open clue write its name, a "
+            "word, and how sure you are: certain, high, medium or low.",
         ),
-        ("user", "Open:\nh1. A fruit: _ _ _ _ _\nh4. A stream; it flows: R _ _ _ _\nv2. To start: B _ G _ _"),
-        ("assistant", "h1. APPLE (high)\nh4. RIVER (certain)\nv2. BEGIN (certain)"),
+        ("user", "Open:\nh1 A fruit\nh4 A stream; it flows: R____\nv2 To start: B_G__"),
+        ("assistant", "h1 APPLE high\nh4 RIVER certain\nv2 BEGIN certain"),
     ),
     "reflect": (
         (
@@ -47,8 +47,8 @@ TEMPLATES: dict[str, Chat] = {
             "You check crosswords. For each filled word write its name, the word, and whether it is right, wrong or "
             "impossible. End with one line that plans what to do next.",
         ),
-        ("user", "Filled:\nh1. A fruit: A P P L E\nh4. A stream; it flows: R I G H T"),
-        ("assistant", "h1. APPLE: right\nh4. RIGHT: wrong\nPlan: keep APPLE, find a stream for h4."),
+        ("user", "Filled:\nh1 A fruit: APPLE\nh4 A stream; it flows: RIGHT"),
+        ("assistant", "h1 APPLE right\nh4 RIGHT wrong\nPlan: keep APPLE, find a stream for h4."),
     ),
 }
 
@@ -99,7 +99,7 @@ class Operation:
         unfilled, parts = open_positions(state.board), []
         for title, filled in (("Filled", True), ("Open", False)):
             lines = [
-                f"{position}. {clue}: {' '.join(word_at(state.board, position))}"
+                f"{position} {clue}: {word_at(state.board, position)}".removesuffix(": _____")
                 for position, clue in zip(POSITIONS, puzzle.clues, strict=True)
                 if (position not in unfilled) is filled
             ]
@@ -163,7 +163,7 @@ class ReflectStep(Operation):
     def next_state(self, state: BoardState, text: str) -> BoardState:
         unfilled, verdicts = open_positions(state.board), parse_verdicts(text)
         notes = [
-            f"{position}. {word_at(state.board, position)}: {verdicts[position]}"
+            f"{position} {word_at(state.board, position)} {verdicts[position]}"
             for position in POSITIONS
             if position in verdicts and position not in unfilled
         ]

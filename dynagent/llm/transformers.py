@@ -194,6 +194,9 @@ class TransformersModel:
         sampling: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             sampling |= {"temperature": temperature, **SAMPLING}
+        if self.model._supports_logits_to_keep():
+            # generate's own choice, the number 1, would copy the output matrix for every row: see _score.
+            sampling["logits_to_keep"] = torch.tensor([-1], device=ids.device)
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
             torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))

@@ -161,7 +161,7 @@ def score(board: str, puzzle: Puzzle) -> tuple[float, float, float]:
 
 
 def parse_candidates(text: str) -> list[Candidate]:
-    """The candidates in a reply, in its order: lines like "h1. APPLE (high)", as far as they can be made out.
+    """The candidates in a reply, in its order: lines like "h1 APPLE high", as far as they can be made out.
 
     A word that has not five letters from A to Z, and a position that does not exist, are passed over. A confidence
     that is missing or unknown is low. Of equal words for a position the most confident counts.

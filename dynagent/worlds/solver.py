@@ -91,24 +91,24 @@ class SimulatedSolver:
 
 
 def _candidates(puzzle: Puzzle, state: BoardState, luck: Luck, skill: Skill) -> list[str]:
-    notes = {line[:2]: (line[4:9], verdict) for line in state.hint.split("\n") for verdict in [line[11:]]}
+    notes = {line[:2]: (line[3:8], line[9:]) for line in state.hint.splitlines()}
     lines = []
     for position in open_positions(state.board):
         number, answer = POSITIONS.index(position), puzzle.answers[position]
         noted, verdict = notes.get(position, ("", ""))
         if verdict == "right" and fits(state.board, position, noted):
-            lines.append(f"{position}. {noted} (certain)")
+            lines.append(f"{position} {noted} certain")
             continue
         seen, fit = word_at(state.board, position), fits(state.board, position, answer)
         knows = skill.knows + skill.crossing * sum(letter != "_" for letter in seen)
         knows += skill.second * (verdict == "wrong" and noted != answer)
         decoy = luck.decoys[number][noted == _fitted(luck.decoys[number][0], seen)]
-        near_miss = f"{position}. {_fitted(decoy, seen)}"
+        near_miss = f"{position} {_fitted(decoy, seen)}"
         if fit and luck.knows[number] < knows and (noted, verdict) != (answer, "wrong"):
-            lines += [f"{near_miss} (high)"] * bool(luck.doubts[number] < skill.doubts)
-            lines.append(f"{position}. {answer} (high)")
+            lines += [f"{near_miss} high"] * bool(luck.doubts[number] < skill.doubts)
+            lines.append(f"{position} {answer} high")
         elif luck.bluffs[number] < skill.bluffs:
-            lines.append(f"{near_miss} ({skill.bluff})")
+            lines.append(f"{near_miss} {skill.bluff}")
     return lines
 
 
@@ -118,7 +118,7 @@ def _verdicts(puzzle: Puzzle, state: BoardState, luck: Luck, skill: Skill) -> li
         if position not in unfilled:
             word = word_at(state.board, position)
             right = (word == answer) == bool(luck.judges[number, int(word == answer)] < skill.judges)
-            lines.append(f"{position}. {word}: {'right' if right else 'wrong'}")
+            lines.append(f"{position} {word} {'right' if right else 'wrong'}")
     return lines
 
 
