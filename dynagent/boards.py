@@ -136,7 +136,7 @@ class BoardRunner:
         scores = {
             judge: torch.tensor(
                 [
-                    [self.graph.decision.scores(puzzle, list(found), judge) for found in row]
+                    [self.graph.decision.scores(puzzle, found, judge) for found in row]
                     for puzzle, row in zip(puzzles, boards, strict=True)
                 ]
             )

@@ -7,7 +7,7 @@ read is an outcome: it changes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from dynagent.tasks.crosswords import (
 JUDGES = ("oracle", "self_judged")
 MAX_NEW_TOKENS = 100
 MAX_PLAN = 300  # characters
+TIE = 1e-9  # confidences that differ by less are equal
 # What each kind of step asks for: the role, and one example that shows the form of a reply.
 TEMPLATES: dict[str, Chat] = {
     "propose": (
@@ -210,21 +211,25 @@ class ReturnAll:
         if self.judge not in JUDGES:
             raise ValueError(f"A judge is one of {', '.join(JUDGES)}, not {self.judge!r}.")
 
-    def scores(self, puzzle: Puzzle, states: Sequence[BoardState], judge: str = "") -> tuple[float, float, float]:
-        """Words, letters and game of the chosen board; the mean over boards where the judge has a tie.
+    def scores(self, puzzle: Puzzle, boards: Mapping[BoardState, int], judge: str = "") -> tuple[float, float, float]:
+        """Words, letters and game of the chosen board; where the judge has a tie, the mean over the tied ones.
+
+        Args:
+            boards: the states that reach the decision, each with how often it does.
+            judge: by default its own.
 
         >>> puzzle = Puzzle(("a clue",) * 10, "ABCDE" * 5)
-        >>> half = BoardState(placed(EMPTY, "h1", "ABCDE"), confidence=0.1), BoardState(confidence=0.5)
-        >>> ReturnAll().scores(puzzle, half, "oracle"), ReturnAll().scores(puzzle, half, "self_judged")
+        >>> boards = {BoardState(placed(EMPTY, "h1", "ABCDE"), confidence=0.1): 1, BoardState(confidence=0.5): 1}
+        >>> ReturnAll().scores(puzzle, boards, "oracle"), ReturnAll().scores(puzzle, boards, "self_judged")
         ((0.1, 0.2, 0.0), (0.0, 0.0, 0.0))
         """
-        found = [score(state.board, puzzle) for state in states]
+        found = {state: score(state.board, puzzle) for state in boards}
         if (judge or self.judge) == "oracle":
-            return max(found)
-        most = max(state.confidence for state in states) - 1e-9
-        tied = [scores for scores, state in zip(found, states, strict=True) if state.confidence >= most]
-        words, letters, games = (sum(column) / len(tied) for column in zip(*tied, strict=True))
-        return words, letters, games
+            return max(found.values())
+        most = max(state.confidence for state in boards) - TIE
+        tied = {state: times for state, times in boards.items() if state.confidence >= most}
+        words, letters, games = (sum(found[s][i] * times for s, times in tied.items()) for i in range(3))
+        return words / sum(tied.values()), letters / sum(tied.values()), games / sum(tied.values())
 
 
 def _digest(text: str) -> str:

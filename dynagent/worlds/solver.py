@@ -13,14 +13,14 @@ from dynagent.llm.base import Reply
 from dynagent.solvers import BoardRequest, BoardState
 from dynagent.tasks.crosswords import POSITIONS, Puzzle, fits, open_positions, word_at
 
-WORDY_FROM = 225  # characters of a puzzle's ten clues together: the median of the 136 training puzzles
+WORDY_FROM = 42  # words of a puzzle's ten clues together: just above the median of the 136 training puzzles
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NUM_DECOYS = 2
 
 
 def family_of(puzzle: Puzzle) -> str:
     """ "terse" or "wordy", by the length of its clues: what a reader can tell from them."""
-    return "wordy" if sum(map(len, puzzle.clues)) >= WORDY_FROM else "terse"
+    return "wordy" if len(" ".join(puzzle.clues).split()) >= WORDY_FROM else "terse"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Skill:
 # On terse puzzles crossing letters help, near misses are sorted out by consistency, and its verdicts mislead; on wordy
 # ones it is confidently wrong, knows that when it looks again, and then finds the word.
 SKILLS = {
-    "terse": Skill(knows=0.5, crossing=0.2, second=0.0, doubts=0.5, bluffs=0.3, bluff="medium", judges=0.3),
-    "wordy": Skill(knows=0.25, crossing=0.0, second=0.6, doubts=0.1, bluffs=0.8, bluff="certain", judges=0.9),
+    "terse": Skill(knows=0.6, crossing=0.2, second=0.0, doubts=0.5, bluffs=0.3, bluff="low", judges=0.1),
+    "wordy": Skill(knows=0.25, crossing=0.0, second=0.7, doubts=0.0, bluffs=1.0, bluff="certain", judges=0.95),
 }
 
 
