@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from dynagent.graph import AgentGraph
-from dynagent.llm.base import Reply
 from dynagent.solvers import JUDGES, BoardState, Operation
 from dynagent.tasks.crosswords import Puzzle
 
+Call = tuple[int, str, str, str, str]  # what determines a reply: model, kind of request, puzzle, board, notes
 Waves = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
 
 
@@ -54,8 +54,13 @@ class BoardRunner:
         if not all(hasattr(node.operation, "next_state") for node in graph.nodes[:-1]):
             raise ValueError("Boards are for agents of operations: give a team of dynagent.solvers.")
         self.graph = graph
-        self.num_states = 0  # different states that an operation was run on
+        self._texts: dict[Call, str] = {}
         self._next: dict[tuple[int, str, BoardState], BoardState] = {}
+
+    @property
+    def num_calls(self) -> int:
+        """Different replies that were asked for."""
+        return len(self._texts)
 
     def prepare(self, puzzles: Sequence[Any]) -> None:
         """Nothing: which boards arise depends on the graphs."""
@@ -115,20 +120,20 @@ class BoardRunner:
 
     def _ask(self, work: Sequence[tuple[Operation, Puzzle, BoardState]]) -> None:
         """Run the operations on the states where that is not yet known: one call for each language model."""
-        fresh = {(id(op), puzzle.id, state): (op, puzzle, state) for op, puzzle, state in work}
+        fresh = {(id(operation), puzzle.id, state): (operation, puzzle, state) for operation, puzzle, state in work}
         fresh = {key: step for key, step in fresh.items() if key not in self._next}
-        by_llm: dict[int, list[tuple[int, str, BoardState]]] = {}
-        for key, (operation, _, state) in fresh.items():
-            if operation.has_work(state):
-                by_llm.setdefault(id(operation.llm), []).append(key)
-        replies: dict[tuple[int, str, BoardState], Reply] = {}
-        for keys in by_llm.values():
-            steps = [fresh[key] for key in keys]
+        asked = {_call(*step): step for step in fresh.values() if step[0].has_work(step[2])}
+        by_llm: dict[int, list[Call]] = {}
+        for call in asked:
+            if call not in self._texts:
+                by_llm.setdefault(call[0], []).append(call)
+        for calls in by_llm.values():
+            steps = [asked[call] for call in calls]
             requests = [operation.request(puzzle, state) for operation, puzzle, state in steps]
-            replies |= zip(keys, steps[0][0].llm.reply(requests), strict=True)
-        for key, (operation, _, state) in fresh.items():
-            self._next[key] = operation.next_state(state, (key in replies and replies[key].text) or "")
-        self.num_states += len(fresh)
+            replies = steps[0][0].llm.reply(requests)
+            self._texts |= {call: reply.text or "" for call, reply in zip(calls, replies, strict=True)}
+        for key, step in fresh.items():
+            self._next[key] = step[0].next_state(step[2], self._texts.get(_call(*step), ""))
 
     def _outcome(self, puzzles: Sequence[Puzzle], sent: list[list[dict[int, Counter[BoardState]]]]) -> BoardOutcome:
         decision = self.graph.decision_node
@@ -144,6 +149,10 @@ class BoardRunner:
         }
         runs = [[sum(c.total() for node, c in graph.items() if node != decision) for graph in row] for row in sent]
         return BoardOutcome(scores[self.graph.decision.judge][..., 0], scores, torch.tensor(runs), boards)
+
+
+def _call(operation: Operation, puzzle: Puzzle, state: BoardState) -> Call:
+    return id(operation.llm), operation.asks_to, puzzle.id, state.board, state.hint
 
 
 def _inbox(sent: dict[int, Counter[BoardState]], predecessors: tuple[int, ...]) -> Counter[BoardState]:

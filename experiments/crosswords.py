@@ -60,7 +60,7 @@ class Run:
     policies: dict[str, Policy]
     histories: dict[str, History]
     eval_puzzles: tuple[Puzzle, ...]
-    num_states: dict[str, int]
+    num_calls: dict[str, int]
     seconds: dict[str, float]
 
 
@@ -101,15 +101,15 @@ def run(config: CrosswordsConfig) -> Run:
     """Train both policies."""
     train_puzzles, eval_puzzles = load_split(config)
     graph = make_team(config)
-    policies, histories, states, seconds = {}, {}, {}, {}
+    policies, histories, calls, seconds = {}, {}, {}, {}
     for kind in POLICIES:
         policies[kind] = make_policy(kind, config, graph)
         rate = config.static_learning_rate if kind == "static" else config.learning_rate
         train_config = CrosswordsConfig(**(config.to_dict() | {"learning_rate": rate}))
         runner, started = BoardRunner(graph), time.monotonic()
         histories[kind] = train(policies[kind], graph, train_puzzles, train_config, runner=runner)
-        states[kind], seconds[kind] = runner.num_states, time.monotonic() - started
-    return Run(config, graph, policies, histories, eval_puzzles, states, seconds)
+        calls[kind], seconds[kind] = runner.num_calls, time.monotonic() - started
+    return Run(config, graph, policies, histories, eval_puzzles, calls, seconds)
 
 
 def graphs_of(logits: Tensor, graph: AgentGraph, config: CrosswordsConfig) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ def measure(cell: str, seed: int) -> dict[str, Any]:
         result[kind] = {
             "utility": [round(utility, 4) for utility in done.histories[kind].column("utility")],
             "scores": scores,
-            "calls": done.num_states[kind],
+            "calls": done.num_calls[kind],
             "seconds": round(done.seconds[kind], 1),
         }
         if seed == 0:
