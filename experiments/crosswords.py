@@ -136,27 +136,39 @@ def evaluation_table(num_draws: int) -> PathTable:
     return PathTable.compute(load_puzzles("test")[0], range(EVALUATION_SEED, EVALUATION_SEED + num_draws))
 
 
+def evaluate_run(done: Run) -> dict[str, dict[str, np.ndarray]]:
+    """For each policy, words, letters and games of every held-out puzzle, [n, 3], by kind of graphs and judge."""
+    config = done.config
+    found: dict[str, dict[str, np.ndarray]] = {}
+    simulated = config.agent_llm == SIMULATED
+    table = evaluation_table(config.num_draws) if simulated else None
+    runner = BoardRunner(done.graph)
+    for kind, policy in done.policies.items():
+        found[kind] = {}
+        for name, adjacency in graphs_of(policy.edge_logits_of(done.eval_puzzles), done.graph, config).items():
+            outcome = None if table else runner.run(done.eval_puzzles, adjacency)
+            for judge in JUDGES:
+                if table:
+                    found[kind][f"{name}, {judge}"] = scores_of(adjacency, table, judge)
+                elif outcome:
+                    found[kind][f"{name}, {judge}"] = outcome.scores[judge].mean(1).numpy()
+    return found
+
+
 def measure(cell: str, seed: int) -> dict[str, Any]:
     """One seed of a cell: curves, scores by both judges on both kinds of graphs, and what it took."""
-    config = CrosswordsConfig.from_parameters(CELLS[cell] | {"seed": seed})
-    done, table = run(config), evaluation_table(config.num_draws)
+    done = run(CrosswordsConfig.from_parameters(CELLS[cell] | {"seed": seed}))
     result: dict[str, Any] = {"seed": seed}
-    for kind, policy in done.policies.items():
-        logits = policy.edge_logits_of(done.eval_puzzles)
-        graphs = graphs_of(logits, done.graph, config)
-        scores = {
-            f"{name}, {judge}": scores_of(adjacency, table, judge).round(4).tolist()
-            for name, adjacency in graphs.items()
-            for judge in JUDGES
-        }
+    for kind, scores in evaluate_run(done).items():
         result[kind] = {
             "utility": [round(utility, 4) for utility in done.histories[kind].column("utility")],
-            "scores": scores,
+            "scores": {name: values.round(4).tolist() for name, values in scores.items()},
             "calls": done.num_calls[kind],
             "seconds": round(done.seconds[kind], 1),
         }
         if seed == 0:
-            result[kind]["edge_probs"] = logits.sigmoid().numpy().round(3).tolist()
+            probs = done.policies[kind].edge_logits_of(done.eval_puzzles).sigmoid()
+            result[kind]["edge_probs"] = probs.numpy().round(3).tolist()
     return result
 
 
