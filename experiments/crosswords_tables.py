@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import networkx as nx
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from dynagent.config import resolve_path
+from dynagent.graph import AgentGraph
 from dynagent.intervals import Estimate, clustered_interval, mean_interval
-from dynagent.plots import COLOURS
+from dynagent.plots import COLOURS, group_colours
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from experiments.crosswords import OUTPUT
 from experiments.crosswords_answers import COMMAND
@@ -114,4 +117,39 @@ def plot_boards(boards: Sequence[str], puzzle: Puzzle, titles: Sequence[str]) ->
         ax.set(xlim=(0, SIZE), ylim=(0, SIZE), aspect="equal")
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
+    return figure
+
+
+def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) -> Figure:
+    """Realized graphs side by side: one column an agent, the decision below; grey edges are fixed.
+
+    Args:
+        taken: [n, E] bool, the potential edges that exist, drawn as wide as they are probable.
+        edge_probs: [n, E].
+    """
+    figure, axes = plt.subplots(1, len(titles), figsize=(5 * len(titles), 4.6), layout="constrained", squeeze=False)
+    colours = group_colours(graph) | {"decision": "0.3"}
+    places = {graph.decision_node: (0.5, -1.2)}
+    for agent in range(len(graph.team)):
+        nodes = [number for number, node in enumerate(graph.nodes) if node.agent == agent]
+        places |= {node: (float(agent), 4 * (1 - row / (len(nodes) - 1))) for row, node in enumerate(nodes)}
+    for ax, edges, probs, title in zip(axes.flat, taken, edge_probs, titles, strict=True):
+        drawn = graph.to_networkx(edges * probs)
+        fixed = [(i, j) for i, j in drawn.edges if graph.fixed_adjacency[i, j]]
+        for chosen, colour, bend in ((fixed, "0.7", 0.0), ([e for e in drawn.edges if e not in fixed], "", 0.12)):
+            nx.draw_networkx_edges(
+                drawn, places, ax=ax, edgelist=chosen, node_size=500, connectionstyle=f"arc3,rad={bend}",
+                width=[0.3 + 2.7 * drawn.edges[edge]["weight"] for edge in chosen],
+                edge_color=[colour or colours[graph.nodes[source].group] for source, _ in chosen],
+            )  # fmt: skip
+        nx.draw_networkx_nodes(
+            drawn, places, ax=ax, node_size=500, node_color=[colours[node.group] for node in graph.nodes]
+        )
+        labels = {node: 0 if node == graph.decision_node else node + 1 for node in drawn}
+        nx.draw_networkx_labels(drawn, places, labels, font_color="white", font_size=9, ax=ax)
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+        ax.margins(0.12)
+    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours[g], label=g) for g in graph.groups]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
