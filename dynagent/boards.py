@@ -97,14 +97,8 @@ class BoardRunner:
                 for (b, plan), boards in sent.items()
                 for node, predecessors in (plan[number] if number < len(plan) else ())
             }
-            work = {(node, b, state): None for (b, _, node), inbox in inboxes.items() for state in inbox}
-            self._ask(
-                [
-                    (self.graph.nodes[node].operation, puzzles[b], state)
-                    for node, b, state in work
-                    if node != self.graph.decision_node
-                ]
-            )
+            steps = [(self.graph.nodes[node].operation, puzzles[b], inbox) for (b, _, node), inbox in inboxes.items()]
+            self._ask([(operation, puzzle, state) for operation, puzzle, inbox in steps for state in inbox])
             for (b, plan, node), inbox in inboxes.items():
                 sent[b, plan][node] = self._outbox(node, puzzles[b], inbox)
         return self._outcome(puzzles, [[sent[b, plan] for plan in row] for b, row in enumerate(plans)])
@@ -120,8 +114,8 @@ class BoardRunner:
 
     def _ask(self, work: Sequence[tuple[Operation, Puzzle, BoardState]]) -> None:
         """Run the operations on the states where that is not yet known: one call for each language model."""
-        fresh = {(id(operation), puzzle.id, state): (operation, puzzle, state) for operation, puzzle, state in work}
-        fresh = {key: step for key, step in fresh.items() if key not in self._next}
+        named = {(id(step[0]), step[1].id, step[2]): step for step in work if step[0] is not self.graph.decision}
+        fresh = {key: step for key, step in named.items() if key not in self._next}
         asked = {_call(*step): step for step in fresh.values() if step[0].has_work(step[2])}
         by_llm: dict[int, list[Call]] = {}
         for call in asked:

@@ -12,20 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dynagent.llm.base import Chat, Request
-from dynagent.tasks.crosswords import (
-    EMPTY,
-    POSITIONS,
-    Candidate,
-    Puzzle,
-    best_subset,
-    most_confident_first,
-    open_positions,
-    parse_candidates,
-    parse_verdicts,
-    placed,
-    score,
-    word_at,
-)
+from dynagent.tasks import crosswords as game
+from dynagent.tasks.crosswords import Candidate, Puzzle, placed, word_at
 
 JUDGES = ("oracle", "self_judged")
 MAX_NEW_TOKENS = 100
@@ -34,31 +22,25 @@ TIE = 1e-9  # confidences that differ by less are equal
 # What each kind of step asks for: the role, and one example that shows the form of a reply.
 TEMPLATES: dict[str, Chat] = {
     "propose": (
-        (
-            "system",
-            "You solve crosswords. Every answer is one word of five letters. For each open clue write its name, a "
-            "word, and how sure you are: certain, high, medium or low.",
-        ),
+        ("system", "You solve crosswords. Every answer is one word of five letters. For each open clue write its name, "
+                   "a word, and how sure you are: certain, high, medium or low."),
         ("user", "Open:\nh1 A fruit\nh4 A stream; it flows: R____\nv2 To start: B_G__"),
         ("assistant", "h1 APPLE high\nh4 RIVER certain\nv2 BEGIN certain"),
     ),
     "reflect": (
-        (
-            "system",
-            "You check crosswords. For each filled word write its name, the word, and whether it is right, wrong or "
-            "impossible. End with one line that plans what to do next.",
-        ),
+        ("system", "You check crosswords. For each filled word write its name, the word, and whether it is right, "
+                   "wrong or impossible. End with one line that plans what to do next."),
         ("user", "Filled:\nh1 A fruit: APPLE\nh4 A stream; it flows: RIGHT"),
         ("assistant", "h1 APPLE right\nh4 RIGHT wrong\nPlan: keep APPLE, find a stream for h4."),
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class BoardState:
     """What an operation tells the next one: the board, notes of an earlier attempt, and the confidence it placed."""
 
-    board: str = EMPTY
+    board: str = game.EMPTY
     hint: str = ""
     confidence: float = 0.0
 
@@ -97,11 +79,11 @@ class Operation:
 
     def _ask(self, puzzle: Puzzle, state: BoardState) -> str:
         """The clues with what stands on the board; to a proposing step also the notes."""
-        unfilled, parts = open_positions(state.board), []
+        unfilled, parts = game.open_positions(state.board), []
         for title, filled in (("Filled", True), ("Open", False)):
             lines = [
                 f"{position} {clue}: {word_at(state.board, position)}".removesuffix(": _____")
-                for position, clue in zip(POSITIONS, puzzle.clues, strict=True)
+                for position, clue in zip(game.POSITIONS, puzzle.clues, strict=True)
                 if (position not in unfilled) is filled
             ]
             if lines and (filled or self.asks_to == "propose"):
@@ -125,7 +107,7 @@ class Propose(Operation):
         return "_" in state.board
 
     def next_state(self, state: BoardState, text: str) -> BoardState:
-        chosen, board = self.choose(state.board, parse_candidates(text)), state.board
+        chosen, board = self.choose(state.board, game.parse_candidates(text)), state.board
         for candidate in chosen:
             board = placed(board, candidate.position, candidate.word)
         return BoardState(board, state.hint, state.confidence + sum(c.confidence for c in chosen))
@@ -138,7 +120,7 @@ class GreedyStep(Propose):
     name: ClassVar[str] = "Greedy"
 
     def choose(self, board: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        return most_confident_first(board, candidates)
+        return game.most_confident_first(board, candidates)
 
 
 @dataclass(frozen=True)
@@ -148,7 +130,7 @@ class BruteForceStep(Propose):
     name: ClassVar[str] = "BruteForce"
 
     def choose(self, board: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        return best_subset(board, candidates)
+        return game.best_subset(board, candidates)
 
 
 @dataclass(frozen=True)
@@ -159,13 +141,13 @@ class ReflectStep(Operation):
     asks_to: ClassVar[str] = "reflect"
 
     def has_work(self, state: BoardState) -> bool:
-        return len(open_positions(state.board)) < len(POSITIONS)
+        return len(game.open_positions(state.board)) < len(game.POSITIONS)
 
     def next_state(self, state: BoardState, text: str) -> BoardState:
-        unfilled, verdicts = open_positions(state.board), parse_verdicts(text)
+        unfilled, verdicts = game.open_positions(state.board), game.parse_verdicts(text)
         notes = [
             f"{position} {word_at(state.board, position)} {verdicts[position]}"
-            for position in POSITIONS
+            for position in game.POSITIONS
             if position in verdicts and position not in unfilled
         ]
         _, _, plan = text.partition("Plan:")
@@ -219,17 +201,18 @@ class ReturnAll:
             judge: by default its own.
 
         >>> puzzle = Puzzle(("a clue",) * 10, "ABCDE" * 5)
-        >>> boards = {BoardState(placed(EMPTY, "h1", "ABCDE"), confidence=0.1): 1, BoardState(confidence=0.5): 1}
+        >>> boards = {BoardState(placed(game.EMPTY, "h1", "ABCDE"), confidence=0.1): 1, BoardState(confidence=0.5): 1}
         >>> ReturnAll().scores(puzzle, boards, "oracle"), ReturnAll().scores(puzzle, boards, "self_judged")
         ((0.1, 0.2, 0.0), (0.0, 0.0, 0.0))
         """
-        found = {state: score(state.board, puzzle) for state in boards}
+        found = {state: game.score(state.board, puzzle) for state in boards}
         if (judge or self.judge) == "oracle":
             return max(found.values())
         most = max(state.confidence for state in boards) - TIE
         tied = {state: times for state, times in boards.items() if state.confidence >= most}
-        words, letters, games = (sum(found[s][i] * times for s, times in tied.items()) for i in range(3))
-        return words / sum(tied.values()), letters / sum(tied.values()), games / sum(tied.values())
+        total = sum(tied.values())
+        words, letters, games = (sum(found[s][i] * times for s, times in tied.items()) / total for i in range(3))
+        return words, letters, games
 
 
 def _digest(text: str) -> str:

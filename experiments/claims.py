@@ -24,10 +24,7 @@ from dynagent.results import describe
 from experiments.table2_cells import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
 from experiments.table2_records import CellRecord, geometric_mean, plain, readable_record, write_whole
 
-WHY_NO_CROSSWORDS = (
-    "not run: needs a GPU (training on a real language model, `papermill notebooks/crosswords.ipynb out.ipynb -p preset "
-    "paper`)"
-)
+WHY_NO_CROSSWORDS = "not run: needs a GPU (preset paper of notebooks/crosswords.ipynb)"
 CROSSWORDS = "results/crosswords_answers.json"
 CELLS: dict[str, Callable[[str], str]] = {
     "Adversarial": "adversarial-constant-{}".format,

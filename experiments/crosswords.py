@@ -32,9 +32,9 @@ from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.solvers import JUDGES, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import Puzzle, load_puzzles
 from dynagent.train import History, train
-from dynagent.worlds.solver import SKILLS, family_of
 from experiments.crosswords_answers import ALONE, CHAIN, FOLDER, adjacency_of, edge_names
 from experiments.crosswords_config import PUBLISHED, SIMULATED, CrosswordsConfig
+from experiments.crosswords_solver import SKILLS, family_of
 from experiments.crosswords_world import MAX_EDGES, Best, PathTable, Search, simulated_team
 from experiments.learner import side_by_side
 

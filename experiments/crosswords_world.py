@@ -21,7 +21,7 @@ from dynagent.graph import AgentGraph
 from dynagent.progress import progress
 from dynagent.solvers import TIE, BoardState, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import Puzzle, score
-from dynagent.worlds.solver import SimulatedSolver, family_of
+from experiments.crosswords_solver import SimulatedSolver, family_of
 
 MAX_EDGES = 3  # potential edges of the graphs that are enumerated
 Path = tuple[int, ...]

@@ -18,7 +18,7 @@ from dynagent.sampling import edge_noise, sample_dags
 from dynagent.solvers import BoardState, GreedyStep, ReflectStep, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import EMPTY, POSITIONS, Puzzle, load_puzzles, placed
 from dynagent.train import train
-from dynagent.worlds.solver import SKILLS, SimulatedSolver, family_of
+from experiments.crosswords_solver import SKILLS, SimulatedSolver, family_of
 
 PUZZLE = Puzzle(tuple(f"clue {i}" for i in range(10)), "ABCDEFGHIJKLMNOPQRSTUVWXY")
 NAMES = ("b1", "b2", "b3", "g1", "g2", "r", "g3", "g4", "d")

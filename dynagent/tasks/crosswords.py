@@ -103,9 +103,7 @@ def load_puzzles(split: str = "train", source: str | Path = "package") -> tuple[
     if source != "package":
         used = Source("mini-crosswords", "folder", str(source), None, file_sha256(path), "unknown")
     test = set(range(0, min(100, len(puzzles)), 5))
-    chosen = {"all": range(len(puzzles)), "test": sorted(test)}.get(
-        split, [i for i in range(len(puzzles)) if i not in test]
-    )
+    chosen = [i for i in range(len(puzzles)) if split == "all" or (i in test) == (split == "test")]
     return tuple(puzzles[i] for i in chosen), used
 
 
