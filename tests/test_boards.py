@@ -17,7 +17,7 @@ from dynagent.policy import StaticEdgePolicy
 from dynagent.sampling import edge_noise, sample_dags
 from dynagent.solvers import BoardState, GreedyStep, ReflectStep, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import EMPTY, POSITIONS, Puzzle, load_puzzles, placed
-from dynagent.train import train
+from dynagent.train import data_order, train
 from experiments.crosswords_solver import SKILLS, SimulatedSolver, family_of
 
 PUZZLE = Puzzle(tuple(f"clue {i}" for i in range(10)), "ABCDEFGHIJKLMNOPQRSTUVWXY")
@@ -247,3 +247,24 @@ def test_training_on_boards_learns_whom_to_hear():
     probs = policy.edge_logits.sigmoid()
     after_reflection = [n for n, (s, t) in enumerate(graph.potential_edges.tolist()) if s == 5 and t < 3]
     assert probs[after_reflection].max() > 0.5
+
+
+def test_the_constant_baseline_is_subtracted_from_every_utility():
+    """The gradient by the published recipe, beside the naive formula."""
+    puzzles = load_puzzles("train")[0][:5]
+    graph = team(SimulatedSolver(1))
+    policy = StaticEdgePolicy.for_graph(graph, 0.1)
+    config = TrainConfig(
+        num_iterations=1, batch_size=5, graphs_per_question=2, estimator="constant_baseline", optimizer="sgd",
+        learning_rate=1.0,
+    )  # fmt: skip
+    before = policy.edge_logits.detach().clone()
+    history = train(policy, graph, puzzles, config, runner=BoardRunner(graph))
+    logits = before.clone().requires_grad_()
+    noise = edge_noise(5, 2, 36, config.generator("graphs"))
+    dags = sample_dags(logits.expand(5, -1), graph, noise)
+    order = data_order(5, config)[0]
+    utility = BoardRunner(graph).run([puzzles[i] for i in order], dags.adjacency).utility
+    (-((utility - 0.4) * dags.log_prob).mean()).backward()
+    assert history.column("baseline") == pytest.approx([0.4])
+    assert torch.allclose(policy.edge_logits.detach(), before - logits.grad, atol=1e-6)
