@@ -88,6 +88,14 @@ learner: install ## what every recipe learns in the known-answer worlds: results
 experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
 	$(BIN)/python -m experiments.table2 $(ARGS)
 
+.PHONY: crosswords
+crosswords: install ## static and dynamic policies in the simulated crosswords world: results/crosswords.json (10 minutes)
+	$(BIN)/python -m experiments.crosswords $(ARGS)
+
+.PHONY: record-crosswords
+record-crosswords: install ## a language model's replies to the 20 crosswords under fixed graphs (an hour on two idle cores; resumable)
+	$(BIN)/python -m experiments.crosswords_answers $(ARGS)
+
 .PHONY: claims
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
 	$(BIN)/python -m experiments.claims $(ARGS)

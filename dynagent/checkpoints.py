@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dynagent.downloads import write_file, writing
-from dynagent.execution import Runner
+from dynagent.execution import ExecutesGraphs
 from dynagent.llm.features import read_at_once
 from dynagent.policy import Policy
 
@@ -43,7 +43,7 @@ class TrainingState:
     optimizer: Any
     schedule: Any
     generator: torch.Generator
-    runner: Runner
+    runner: ExecutesGraphs
     rows: list[dict[str, float]] = field(default_factory=list)
     average: Tensor | None = None
     best: tuple[float, dict[str, Tensor]] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -164,13 +164,7 @@ class RunConfig(TrainConfig):
         papermill only warns of a name that the parameters cell does not have, and goes on with the defaults; here
         it is an error.
         """
-        names = {field.name for field in fields(cls)}
-        parameters = {name: value for name, value in namespace.items() if name in names}
-        for source in namespace.get("In", []):
-            if source.startswith("# Parameters"):  # papermill's own mark on the cell that it adds
-                for assigned in _assigned_names(source):
-                    parameters[assigned] = namespace[assigned]
-        return cls.from_parameters(parameters)
+        return cls.from_parameters(notebook_parameters(namespace, {field.name for field in fields(cls)}))
 
     @classmethod
     def from_json(cls, path: str | Path) -> RunConfig:
@@ -200,6 +194,16 @@ class RunConfig(TrainConfig):
             changed = {"preset": self.preset} | changed
         options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())
         return f"papermill notebooks/train.ipynb out.ipynb {options}"
+
+
+def notebook_parameters(namespace: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """What a notebook's `globals()` say of the names, and whatever papermill was given."""
+    parameters = {name: value for name, value in namespace.items() if name in names}
+    for source in namespace.get("In", []):
+        if source.startswith("# Parameters"):  # papermill's own mark on the cell that it adds
+            for assigned in _assigned_names(source):
+                parameters[assigned] = namespace[assigned]
+    return parameters
 
 
 def project_root() -> Path:

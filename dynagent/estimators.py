@@ -5,6 +5,7 @@ Agents answer a question once, so that any number of these graphs is scored on a
 In order of falling variance, `TrainConfig.estimator` is one of
 
 - "reinforce": utility x gradient of the log-probability, as published;
+- "constant_baseline": the same, minus 0.4, as released for crosswords (there it is called a moving average);
 - "moving_average": the same, minus the mean utility of the batches before;
 - "leave_one_out": minus the mean utility of the other K - 1 graphs of the question;
 - "local_expectation": for every edge the utility with it minus that without it, the other edges being drawn;
@@ -20,7 +21,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-ESTIMATORS = ("reinforce", "moving_average", "leave_one_out", "local_expectation", "exact")
+ESTIMATORS = ("reinforce", "constant_baseline", "moving_average", "leave_one_out", "local_expectation", "exact")
+CONSTANT_BASELINE = 0.4
 MAX_ENUMERATED = 12  # edges: 4,096 graphs a question
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,25 @@ class Outcome:
     answers: Tensor
     asked: Tensor
     option_probs: Tensor
+
+
+class ExecutesGraphs(Protocol):
+    """What training needs of a runner: `Runner` for questions, `dynagent.boards.BoardRunner` for crosswords."""
+
+    def prepare(self, questions: Sequence[Any]) -> None:
+        """Make ready for the questions, in the fullest batches."""
+
+    def run(self, questions: Sequence[Any], adjacency: Tensor) -> Any:
+        """Run the graphs, [B, K, M, M]; what comes has a `utility`, [B, K]."""
+
+    def expected_utility(self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Utility averaged over the graphs that the probabilities make: [B]."""
+
+    def state(self) -> dict[str, Any]:
+        """What was remembered so far and changes what is asked next, as JSON values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to such a state."""
 
 
 class Runner:

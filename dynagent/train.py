@@ -17,14 +17,13 @@ from torch import Tensor
 
 from dynagent.checkpoints import Checkpoint, TrainingState
 from dynagent.config import TrainConfig
-from dynagent.estimators import leave_one_out, moving_average, policy_loss, sparsity_penalty
-from dynagent.evaluate import evaluate
-from dynagent.execution import Runner, ancestors
+from dynagent.estimators import CONSTANT_BASELINE, leave_one_out, moving_average, policy_loss, sparsity_penalty
+from dynagent.execution import ExecutesGraphs, Runner, ancestors
 from dynagent.graph import AgentGraph
 from dynagent.llm.base import check_finite
 from dynagent.policy import Policy
 from dynagent.progress import progress
-from dynagent.sampling import edge_noise, sample_dags
+from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 
 CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -61,7 +60,7 @@ def train(
     questions: Sequence[Any],
     config: TrainConfig,
     *,
-    runner: Runner | None = None,
+    runner: ExecutesGraphs | None = None,
     accelerator: Accelerator | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> History:
@@ -166,8 +165,7 @@ def train(
         )
         bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
-            deployed = evaluate(policy, graph, [questions[i] for i in held_out], graphs="most_probable", runner=runner)
-            score = float(deployed.scores.mean())
+            score = _deployed_utility(policy, graph, runner, [questions[i] for i in held_out], inputs[held_out])
             if state.best is None or score > state.best[0]:
                 state.best = score, {name: tensor.detach().clone() for name, tensor in policy.own_tensors().items()}
         if saving and (saving.is_due or iteration + 1 == len(order)):
@@ -176,6 +174,15 @@ def train(
     if state.best is not None:
         policy.load_state_dict(state.best[1], strict=False)
     return History(state.rows, num_resumed=done)
+
+
+def _deployed_utility(
+    policy: Policy, graph: AgentGraph, runner: ExecutesGraphs, questions: Sequence[Any], inputs: Tensor
+) -> float:
+    """Mean utility of the most probable graphs."""
+    with torch.no_grad():
+        dags = most_probable_dags(policy(inputs), graph)
+    return float(runner.run(questions, dags.adjacency).utility.mean())
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:
@@ -191,6 +198,8 @@ def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:
     """What is subtracted from the utilities: [B, K]."""
     if name == "leave_one_out":
         return leave_one_out(utility)
+    if name == "constant_baseline":
+        return torch.full_like(utility, CONSTANT_BASELINE)
     if name == "moving_average" and average is not None:
         return average.to(utility).expand_as(utility)
     return torch.zeros_like(utility)

@@ -145,17 +145,19 @@ class RecordedAnswers(_Replies):
 
     Args:
         path: a file that `Recorded` has written for agents' requests; its name is the model's identity.
+        command: what records missing answers; by default `make record` with options that fit the question.
 
     Raises:
         ValueError: for a file that is missing, malformed or another model's, or that contradicts itself; and where a
             reply is asked for that it lacks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, command: str = "") -> None:
         super().__init__()
         if not path.exists():
-            raise ValueError(f"There are no recorded answers {path}: `make record` makes them.")
+            raise ValueError(f"There are no recorded answers {path}: `{command or 'make record'}` makes them.")
         self.path = path
+        self.command = command
         self.identity = path.stem
         self._versions: dict[tuple[str, ...], str] = {}  # of the prompt, by the rest of the origin
         for line in _read(path)[0]:
@@ -191,11 +193,10 @@ class RecordedAnswers(_Replies):
         mode, kind, version, question, _ = missing[0].origin
         found = self._versions.get(_version_and_rest(missing[0].origin)[1])
         why = f"were recorded with another version of the prompt ({found}, not {version})" if found else "are missing"
-        return (
-            f"{len(missing)} answers {why} in {self.path}, the first to question {question} (mode {mode!r}, asked for "
-            f"the {kind} option): `{_record_command('agent', model_name(self.path), f' --agent-mode {mode}')}` records "
-            "them."
-        )
+        asked = f"(mode {mode!r}, asked for the {kind} option)" if not self.command else f"(asked to {mode})"
+        command = self.command or _record_command("agent", model_name(self.path), f" --agent-mode {mode}")
+        first = f"the first to question {question} {asked}"
+        return f"{len(missing)} answers {why} in {self.path}, {first}: `{command}` records them."
 
 
 def _version_and_rest(origin: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

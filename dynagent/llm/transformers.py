@@ -189,7 +189,12 @@ class TransformersModel:
     def _generate(self, requests: Sequence[Request]) -> list[Reply]:
         prompts = [self._prompt_ids(request.prompt) for request in requests]
         ids, mask = self._left_padded(prompts)
-        drawn = {"temperature": requests[0].temperature, **SAMPLING} if requests[0].temperature > 0 else {}
+        drawn: dict[str, Any] = {}
+        if requests[0].temperature > 0:
+            drawn = {"temperature": requests[0].temperature, **SAMPLING}
+        if self.model._supports_logits_to_keep():
+            # generate's own choice, the number 1, would copy the output matrix for every row: see _score.
+            drawn["logits_to_keep"] = torch.tensor([-1], device=ids.device)
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
             torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))
@@ -200,7 +205,7 @@ class TransformersModel:
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.end_tokens or None,
                 repetition_penalty=1.0,  # a model's own would count the padding, too
-                do_sample=bool(drawn),
+                do_sample=requests[0].temperature > 0,
                 **drawn,
             )
         new = out[:, ids.shape[1] :]
