@@ -30,7 +30,6 @@ from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.results import code_version
 from dynagent.train import train
-from dynagent.worlds import World, load_world
 from experiments.calls import agent_calls
 from experiments.recipes import (
     ABLATION,
@@ -44,6 +43,7 @@ from experiments.recipes import (
     Setting,
     settings,
 )
+from experiments.worlds import World, load_world
 
 RECORDINGS = "results/recordings"
 PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")

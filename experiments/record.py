@@ -27,7 +27,7 @@ from dynagent.llm.features import QuestionReader, save_features
 from dynagent.sources import computed_by
 from dynagent.tasks import Question, Questions, load_questions
 from dynagent.tasks.recorded import INDEX
-from dynagent.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
+from experiments.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 
 MMLU = (("mmlu", "train", None), ("mmlu", "test", 1000))
 CMMLU = (("cmmlu", "dev", 285), ("cmmlu", "test", 500))

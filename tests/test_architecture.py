@@ -32,7 +32,7 @@ LAYERS = (
         "progress",
     ),
     ("policy", "llm", "llm.*", "tasks", "tasks.*"),
-    ("agents", "decision", "agent_aware", "tuning", "execution", "solvers", "boards", "worlds", "worlds.*"),
+    ("agents", "decision", "agent_aware", "tuning", "execution", "solvers", "boards"),
     (
         "train",
         "intervals",

@@ -17,7 +17,7 @@ from dynagent.controls import (
 )
 from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
-from dynagent.worlds import Simulated, World
+from experiments.worlds import Simulated, World
 
 
 @dataclass(frozen=True)

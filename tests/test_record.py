@@ -19,8 +19,8 @@ from dynagent.graph import AgentGraph
 from dynagent.llm import Reply, TransformersModel
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.tasks import Question, load_questions
-from dynagent.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 from experiments import record
+from experiments.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 
 
 class FakeModel:

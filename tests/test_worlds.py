@@ -13,7 +13,7 @@ from toy import one_thread  # noqa: F401
 from dynagent.decision import NOT_ASKED, MajorityVote
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
-from dynagent.worlds import Simulated, World, load_world
+from experiments.worlds import Simulated, World, load_world
 
 RECORDINGS = Path(__file__).resolve().parent.parent / "results" / "recordings"
 DYNAMIC = ("routing", "mixture", "scale")

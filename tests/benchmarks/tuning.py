@@ -1,7 +1,7 @@
 """Does it pay to train the edge LLM itself? Head, LoRA and full on the same questions, answers and number of steps.
 
 `make bench-tuning` writes results/tuning.json and prints the table: the known-answer world "mixture" (simulated agents
-on MMLU, `dynagent.worlds`), SmolLM2-135M as edge LLM on one CPU core, about 30 minutes. A run that is done is kept
+on MMLU, `experiments.worlds`), SmolLM2-135M as edge LLM on one CPU core, about 30 minutes. A run that is done is kept
 under results/runs/tuning and not repeated.
 """
 
@@ -23,7 +23,7 @@ from dynagent.policy import EdgePolicy, Policy
 from dynagent.tasks import load_questions
 from dynagent.train import train
 from dynagent.tuning import TunedEdgePolicy
-from dynagent.worlds import World, load_world
+from experiments.worlds import World, load_world
 
 BACKBONE = "smollm2-135m-instruct"
 RUNS = "results/runs/tuning"

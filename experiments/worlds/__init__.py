@@ -5,8 +5,8 @@ of the wrong letters. What a wiring is worth is then an expectation that can be 
 is the best that any wiring can do. A learner sees draws alone.
 """
 
-from dynagent.worlds.simulated import Simulated
-from dynagent.worlds.teams import NUM_PER_SUBJECT, SUBJECTS, TEAMS, load_world
-from dynagent.worlds.world import Optimum, World
+from experiments.worlds.simulated import Simulated
+from experiments.worlds.teams import NUM_PER_SUBJECT, SUBJECTS, TEAMS, load_world
+from experiments.worlds.world import Optimum, World
 
 __all__ = ["NUM_PER_SUBJECT", "SUBJECTS", "TEAMS", "Optimum", "Simulated", "World", "load_world"]

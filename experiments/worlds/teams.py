@@ -12,8 +12,8 @@ from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
 from dynagent.tasks import Question
 from dynagent.tasks.recorded import load_recorded
-from dynagent.worlds.simulated import Simulated
-from dynagent.worlds.world import World
+from experiments.worlds.simulated import Simulated
+from experiments.worlds.world import World
 
 SUBJECTS = (
     "professional_law", "moral_scenarios", "miscellaneous", "professional_psychology", "high_school_macroeconomics",
