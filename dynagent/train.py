@@ -22,7 +22,7 @@ from dynagent.execution import Runner, ancestors
 from dynagent.graph import AgentGraph
 from dynagent.policy import Policy
 from dynagent.progress import progress
-from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+from dynagent.sampling import decided_edges, edge_noise, most_probable_dags, sample_dags
 
 CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -96,7 +96,8 @@ def train(
     model, optimizer = accelerator.prepare(policy, optimizer)
     graphs_generator = config.generator("graphs")
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    penalised = graph.effective.to(accelerator.device) | (config.decide == "all")
+    counted = config.decide if config.penalise == "decided" else config.penalise
+    penalised = decided_edges(graph, counted).to(accelerator.device)
     into_decision = graph.decision_edges.to(accelerator.device)
     history, average, best = History(), None, None
 
