@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from dynagent.config import resolve_path
 from dynagent.intervals import seed_interval
+from dynagent.llm.features import RecordedReader
 from dynagent.llm.recorded import recorded_file
 from dynagent.results import questions_digest
 from experiments.released import (
@@ -26,25 +28,36 @@ from experiments.released import (
     TASKS,
     VOIDED,
     Heard,
+    Probs,
     Setting,
     loaded,
     measure,
     measure_heard,
+    measure_probs,
     of_task,
-    setting,
-    team_of,
 )
 from experiments.study import PRESETS, Results, collect, run, used_recordings
 from experiments.table2_cells import QWEN, RECIPES
+from experiments.table2_records import geometric_mean
 from experiments.unparsable import RULES
 
 STUDY = "as_released"
 EFFECTS = ("static", "dynamic", "dynamic - static")
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of unparsable replies
-SPARSITY_RATES = {"paper": RATES, "default": (0.0, 0.05, 0.2)}
-# Edges without effect change no number, which this study measures, and cost most of the time.
-WITHOUT_EFFECT = tuple(name for name in SWITCHES if name.split()[0] in ("1", "8", "9"))
+EXACT_TASKS = ("edge reduction", "adversarial")  # every switch without effect can be thrown in one of them
+JUDGED_ON = {"paper": "drawn", "default": "most probable"}  # how each recipe's dynamic policy is meant to be used
 State = tuple[str, str, tuple[str, ...], tuple[str, ...]]
+
+
+def setting(task: str, recipe: str, on: Sequence[str], rate: float = RATE, *, all_edges: bool = False) -> Setting:
+    """The training behind a state of the switches.
+
+    Args:
+        all_edges: keep the switches that concern no vote; they change no edge into the decision, as `exact_rows`
+            measures, and so are left out elsewhere.
+    """
+    kept = [name for name, one in SWITCHES.items() if name in on and one.in_training and (one.on_vote or all_edges)]
+    return Setting(task, recipe, tuple(kept), rate)
 
 
 def states(task: str, recipe: str = "paper") -> list[State]:
@@ -66,8 +79,8 @@ def scores(results: Results, of: Setting, on: Sequence[str], wiring: str, chines
     """
     if wiring == "dynamic - static":
         return scores(results, of, on, "dynamic", chinese) - scores(results, of, on, "static", chinese)
-    drawn = DRAWN in on if wiring == "static" else of.recipe == "paper"
-    found = results.scores(of, f"{wiring}, {'sampled' if drawn else 'most_probable'}")
+    static = "drawn" if DRAWN in on else "most probable"
+    found = results.scores(of, f"{wiring}, {static if wiring == 'static' else JUDGED_ON[of.recipe]}")
     return found * chinese / chinese.mean() if CHINESE in on else found
 
 
@@ -75,16 +88,40 @@ def switch_rows(results: Results, task: str, recipe: str, chinese: np.ndarray) -
     """One row for every comparison of `states`: the effect on each policy and on the gain, and what it comes from."""
     rows = []
     for kind, name, on, off in states(task, recipe):
+        if name in SWITCHES and not SWITCHES[name].on_vote:
+            continue
         one, other = setting(task, recipe, on), setting(task, recipe, off)
         row: dict[str, Any] = {"task": task, "recipe": recipe, "kind": kind, "switch": name}
         for wiring in EFFECTS:
             with_it, without = (scores(results, of, which, wiring, chinese) for of, which in ((one, on), (other, off)))
-            row[wiring] = results.interval(with_it - without)
-            row[f"{wiring}, largest change"] = float(np.abs(with_it - without).max())
-            row[f"{wiring}, on"], row[f"{wiring}, off"] = results.interval(with_it), results.interval(without)
-        for value in ("dynamic: expected edges", "static: expected edges"):
-            change = np.subtract(results.values(one, value), results.values(other, value))
-            row[value] = seed_interval(change.tolist())
+            row[wiring] = {
+                "effect": results.interval(with_it - without), "largest change": float(np.abs(with_it - without).max()),
+                "on": results.interval(with_it), "off": results.interval(without),
+            }  # fmt: skip
+        for value in ("dynamic: expected edges", "static: expected edges", "dynamic: deviation over questions"):
+            pair = [results.values(of, value) for of in (one, other)]
+            row[value] = {"on": seed_interval(pair[0]), "off": seed_interval(pair[1])}
+        if task == "adversarial":
+            pair = [results.values(of, "dynamic: ratio") for of in (one, other)]
+            row["dynamic: ratio"] = {"on": geometric_mean(pair[0]), "off": geometric_mean(pair[1])}
+        rows.append(row)
+    return rows
+
+
+def exact_states(task: str) -> list[State]:
+    """The comparisons of the switches that concern no vote, each alone and each taken from all."""
+    return [state for state in states(task) if state[1] in SWITCHES and not SWITCHES[state[1]].on_vote]
+
+
+def exact_rows(results: Results, task: str) -> list[dict[str, Any]]:
+    """The largest change of any probability of an edge into the decision, over seeds, questions and edges."""
+    rows = []
+    for kind, name, on, off in exact_states(task):
+        one, other = (Probs(setting(task, "paper", which, all_edges=True)) for which in (on, off))
+        row: dict[str, Any] = {"task": task, "recipe": "paper", "kind": kind, "switch": name}
+        for policy in ("static", "dynamic"):
+            change = np.abs(results.scores(one, policy) - results.scores(other, policy))
+            row[policy] = {"largest change of a probability": float(change.max()), "numbers compared": change.size}
         rows.append(row)
     return rows
 
@@ -107,66 +144,66 @@ def heard_rows(results: Results, settings: Sequence[Heard]) -> list[dict[str, An
 
 
 def sparsity_setting(recipe: str, task: str, rate: float, voids: bool) -> Setting:
-    """As released in all else that can change the vote, or our default; with or without the sparsity loss."""
+    """As released in all else, or our default; with or without the sparsity loss."""
     released = of_task(task) if recipe == "paper" else []
-    on = [name for name in released if name not in (VOIDED, *WITHOUT_EFFECT)]
+    on = [name for name in released if name != VOIDED]
     return setting(task, recipe, [*on, *([VOIDED] if voids and rate > 0 else [])], rate)
 
 
 def sparsity_rows(results: Results) -> list[dict[str, Any]]:
     """What the sparsity loss changes, where a bad reply is no vote and where it voids the vote, and the difference."""
     rows = []
-    for recipe in RECIPES:
-        for rate in SPARSITY_RATES[recipe]:
-            for policy in ("dynamic", "static"):
-                graphs = "sampled" if recipe == "paper" else "most_probable"
-                row: dict[str, Any] = {"recipe": recipe, "rate": rate, "policy": policy}
-                gains = {}
-                for rule, voids in (("no vote", False), ("voids", True)):
-                    before, after = (sparsity_setting(recipe, task, rate, voids) for task in MIXED)
-                    both = [results.scores(of, f"{policy}, {graphs}") for of in (before, after)]
-                    gains[rule] = both[1] - both[0]
-                    edges = [results.values(of, f"{policy}: expected edges") for of in (before, after)]
-                    row[rule] = {
-                        "without": results.interval(both[0]), "with": results.interval(both[1]),
-                        "gain": results.interval(gains[rule]),
-                        "edges without": seed_interval(edges[0]), "edges with": seed_interval(edges[1]),
-                    }  # fmt: skip
-                row["voids - no vote"] = results.interval(gains["voids"] - gains["no vote"])
-                rows.append(row)
+    for recipe, rate, policy in product(RECIPES, RATES, ("dynamic", "static")):
+        row: dict[str, Any] = {"recipe": recipe, "rate": rate, "policy": policy}
+        gains = {}
+        for rule, voids in (("no vote", False), ("voids", True)):
+            without, with_it = (sparsity_setting(recipe, task, rate, voids) for task in MIXED)
+            before, after = (results.scores(of, f"{policy}, {JUDGED_ON[recipe]}") for of in (without, with_it))
+            gains[rule] = after - before
+            row[rule] = {
+                "without": results.interval(before), "with": results.interval(after),
+                "gain": results.interval(gains[rule]),
+                "edges without": seed_interval(results.values(without, f"{policy}: expected edges")),
+                "edges with": seed_interval(results.values(with_it, f"{policy}: expected edges")),
+            }  # fmt: skip
+        row["voids - no vote"] = results.interval(gains["voids"] - gains["no vote"])
+        rows.append(row)
     return rows
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
     """All sections of the record."""
-    found: dict[str, Any] = {"unparsable rate": RATE, "switches": list(SWITCHES), "tasks": {}}
-    num_seeds, rows = PRESETS[options.preset], []
-    sparse = [
-        sparsity_setting(recipe, task, rate, voids)
-        for recipe in RECIPES for task in MIXED for rate in SPARSITY_RATES[recipe] for voids in (False, True)
-    ]  # fmt: skip
-    for task in TASKS:
-        experiment = loaded(team_of(task))
+    num_seeds, rows, exact = PRESETS[options.preset], [], []
+    about: dict[str, Any] = {}
+    for task, recipe in product(TASKS, RECIPES):
+        experiment = loaded(task)
         questions = experiment.eval_questions
         chinese = np.array([question.language == "zh" for question in questions])
         subjects = [f"{question.language}/{question.subject}" for question in questions]
-        found["tasks"][task] = {
+        about[task] = {
             "training": questions_digest(experiment.train_questions), "evaluation": questions_digest(questions)
         }  # fmt: skip
-        for recipe in RECIPES:
-            needed = [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
-            results = Results(collect(STUDY, needed, measure, num_seeds, options.processes), subjects)
-            rows += switch_rows(results, task, recipe, chinese)
+        needed = [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
+        rows += switch_rows(Results(collect(STUDY, needed, measure, num_seeds), subjects), task, recipe, chinese)
+        if recipe == "paper" and task in EXACT_TASKS:
+            probs = [Probs(setting(task, recipe, on, all_edges=True)) for s in exact_states(task) for on in s[2:]]
+            exact += exact_rows(Results(collect(STUDY, probs, measure_probs, num_seeds), subjects), task)
         if task == "adversarial":
             heard = [Heard(rate, rule) for rate in RATES for rule in RULES]
-            results = Results(collect(STUDY, heard, measure_heard, num_seeds, options.processes), subjects)
-            found["heard"] = heard_rows(results, heard)
-    results = Results(collect(STUDY, sparse, measure, num_seeds, options.processes), subjects)
-    found |= {"rows": rows, "sparsity": sparsity_rows(results)}
-    folder = resolve_path("results/recordings")
-    agents, edge = recorded_file(folder, "agent", QWEN["agent_llm"]), loaded("specialized").reader
-    assert edge is not None
-    return found | {"sources": used_recordings(agents, edge.path)}
+            of_heard = heard_rows(Results(collect(STUDY, heard, measure_heard, num_seeds), subjects), heard)
+    sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
+    sparsity = sparsity_rows(Results(collect(STUDY, sparse, measure, num_seeds), subjects))
+    edge, agents = loaded("specialized").reader, resolve_path("results/recordings")
+    assert isinstance(edge, RecordedReader)
+    return {
+        "unparsable rate": RATE,
+        "questions": about,
+        "sources": used_recordings(recorded_file(agents, "agent", QWEN["agent_llm"]), edge.path),
+        "rows": rows,
+        "exact": exact,
+        "heard": of_heard,
+        "sparsity": sparsity,
+    }
 
 
 if __name__ == "__main__":

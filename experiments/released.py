@@ -1,4 +1,4 @@
-"""What the released code really does, as switches, and one seed of a training with some of them on.
+"""What the released code really does, as switches, and the seeds of a training with some of them on.
 
 Everything is measured within the published method (REINFORCE on one drawn graph a question, 200 batches of 4, the raw
 last hidden state, Adam at 1e-4, and 0.1 for the static policy); the switches alone also on top of our default recipe.
@@ -14,32 +14,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dynagent.agents import Truthful
 from dynagent.config import RunConfig
 from dynagent.decision import MajorityVote
-from dynagent.evaluate import evaluate, truthful_ratio
+from dynagent.evaluate import truthful_ratio
 from dynagent.execution import Runner
-from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, prepare
+from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, build_policy, prepare
 from dynagent.graph import AgentGraph
-from dynagent.llm import Reply
-from dynagent.tasks.recorded import RecordedQuestion
+from dynagent.policy import Policy
 from dynagent.train import train
-from experiments.header import HEADER_ID, read_header
+from experiments.header import read_header
+from experiments.side_by_side import Answered, accuracies, edge_logits, train_side_by_side
 from experiments.study import Outcome
 from experiments.table2_cells import ADVERSARIAL, PAPER_SPARSITY, QWEN, RECIPES, SPECIALIZED
 from experiments.unparsable import VoidedVote, expected_accuracy, garbled
 
 RATE = 0.05  # of unparsable replies, in every setting of the switches
-DYNAMIC_GRAPHS = {"paper": "sampled", "default": "most_probable"}  # as each recipe is meant to be used
 NUM_HEARD = tuple(range(1, 9))
 NUM_HEADERS = 50  # of the 570 mixed training questions
+NO_LETTER = 4  # the index of a header row's answer
 TASKS: dict[str, dict[str, Any]] = {
     "adversarial": ADVERSARIAL,
     "specialized": SPECIALIZED,
     "edge reduction": SPECIALIZED | {"sparsity": PAPER_SPARSITY},
 }
+MIXED = ("specialized", "edge reduction")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Switch:
         on_default: the parameters on top of our default recipe, or None where the switch means nothing there.
         tasks: where it can be thrown.
         in_training: whether it changes the training, or only how a trained policy is evaluated.
+        on_vote: whether it changes an edge into the decision, or what is done with the votes. A switch that does not
+            is measured by `measure_probs`, on all edges.
     """
 
     on: dict[str, Any]
@@ -58,12 +60,12 @@ class Switch:
     on_default: dict[str, Any] | None = None
     tasks: tuple[str, ...] = tuple(TASKS)
     in_training: bool = True
+    on_vote: bool = True
 
 
-MIXED = ("specialized", "edge reduction")
 # In the order and with the numbers of the list of what the released code does.
 SWITCHES = {
-    "1 edges between agents are decided": Switch({"decide": "all"}, {"decide": "effective"}),
+    "1 edges between agents are decided": Switch({"decide": "all"}, {"decide": "effective"}, on_vote=False),
     "2 evaluation all Chinese": Switch({}, {}, {}, MIXED, in_training=False),
     "3 header rows as questions": Switch({}, {}, {}, MIXED),
     "4 static evaluation draws graphs": Switch({}, {}, {}, in_training=False),
@@ -74,21 +76,22 @@ SWITCHES = {
         {"head_init": "default"}, {"head_init": "zero"}, {"head_init": "default"}
     ),
     "7 no baseline": Switch(
-        {"estimator": "reinforce"}, {"estimator": "moving_average"},
+        {"estimator": "reinforce"},
+        {"estimator": "moving_average"},
         {"estimator": "reinforce", "graphs_per_question": 1},
     ),
-    "8 fixed visiting order": Switch({"order": "fixed"}, {"order": "random"}),
+    "8 fixed visiting order": Switch({"order": "fixed"}, {"order": "random"}, on_vote=False),
     "9 penalty on edges without effect": Switch(
-        {"penalise": "all"}, {"penalise": "effective"}, None, ("edge reduction",)
+        {"penalise": "all"}, {"penalise": "effective"}, None, ("edge reduction",), on_vote=False
     ),
     "10 one bad reply voids the vote": Switch({}, {}, {}),
-}  # fmt: skip
+}
 CHINESE, HEADERS, DRAWN, VOIDED = (list(SWITCHES)[number - 1] for number in (2, 3, 4, 10))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One training of a dynamic and a static policy.
+    """Trainings of a dynamic and a static policy.
 
     Attributes:
         switches: those that are on and change the training, in the order of `SWITCHES`.
@@ -103,13 +106,11 @@ class Setting:
 
 def of_task(task: str, recipe: str = "paper") -> list[str]:
     """The switches that can be thrown in a task."""
-    return [name for name, switch in SWITCHES.items()
-            if task in switch.tasks and (recipe == "paper" or switch.on_default is not None)]  # fmt: skip
-
-
-def setting(task: str, recipe: str, on: Sequence[str], rate: float = RATE) -> Setting:
-    """The training behind a state of the switches."""
-    return Setting(task, recipe, tuple(n for n in SWITCHES if n in on and SWITCHES[n].in_training), rate)
+    return [
+        name
+        for name, switch in SWITCHES.items()
+        if task in switch.tasks and (recipe == "paper" or switch.on_default is not None)
+    ]
 
 
 def parameters(of: Setting) -> dict[str, Any]:
@@ -123,107 +124,116 @@ def parameters(of: Setting) -> dict[str, Any]:
     return found
 
 
-class AnswersToHeaders:
-    """Recorded answers, and any letter at random to a header row, of which no letter is right."""
-
-    def __init__(self, llm: Any) -> None:
-        self._llm = llm
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._llm, name)
-
-    def reply(self, requests: Sequence[Any], desc: str = "") -> list[Reply]:
-        asked = [request for request in requests if not request.question.id.startswith(HEADER_ID)]
-        replies = iter(self._llm.reply(asked, desc))
-        guess = Reply(log_probs=(0.0,) * 4, option_tokens=(1,) * 4)
-        return [guess if r.question.id.startswith(HEADER_ID) else next(replies) for r in requests]
-
-
-class ReadingOfHeaders:
-    """Recorded features, those of the header row among them."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self._header = read_header(reader.identity)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
-        """Features of the questions: [B, H] float32."""
-        known = iter(self._reader.read([q for q in questions if not q.id.startswith(HEADER_ID)] or [], readout))
-        return torch.stack([self._header[readout] if q.id.startswith(HEADER_ID) else next(known) for q in questions])
-
-
 @lru_cache(maxsize=2)
-def loaded(team: str) -> Experiment:
-    """What all settings of a team have in common: "adversarial" or "specialized"."""
-    experiment = prepare(RunConfig.from_parameters(parameters(Setting(team, "default"))))
-    agents = [replace(agent, llm=AnswersToHeaders(agent.llm)) for agent in experiment.graph.team]
-    experiment.policy.reader = ReadingOfHeaders(experiment.reader)  # type: ignore[assignment]
-    return replace(experiment, graph=AgentGraph(agents, experiment.graph.decision))
+def _loaded(team: str) -> Experiment:
+    return prepare(RunConfig.from_parameters(parameters(Setting(team, "default"))))
 
 
-def team_of(task: str) -> str:
-    """The team that `loaded` has for a task."""
-    return "adversarial" if task == "adversarial" else "specialized"
-
-
-def with_headers(questions: Any, seed: int) -> Any:
-    """The mixed training questions, 50 of the Chinese ones replaced by header rows whose answer is no letter."""
-    chinese = [place for place, question in enumerate(questions) if question.language == "zh"]
-    chosen = np.random.default_rng(seed).choice(chinese, NUM_HEADERS, replace=False)
-    items = list(questions)
-    for number, place in enumerate(sorted(chosen.tolist())):
-        subject = items[place].subject
-        items[place] = RecordedQuestion(
-            id=f"{HEADER_ID}{number}", answer=4, subject=subject, language="zh", options=(*"ABCD", "Answer")
-        )
-    return replace(questions, items=tuple(items))
+def loaded(task: str) -> Experiment:
+    """What all settings of a task have in common."""
+    return _loaded("specialized" if task in MIXED else task)
 
 
 def build(of: Setting, seed: int) -> Experiment:
-    """A setting's parts, untrained."""
-    known = parameters(of) | {"seed": seed}
-    experiment = again(loaded(team_of(of.task)), **known)
+    """The parts of one seed, untrained."""
+    experiment = again(loaded(of.task), **parameters(of), seed=seed)
     decision = VoidedVote() if VOIDED in of.switches else MajorityVote()
     graph = AgentGraph(garbled(experiment.graph.team, of.rate), decision)
-    questions = experiment.train_questions
+    return replace(experiment, graph=graph, runner=Runner(graph, seed))
+
+
+def header_places(questions: Sequence[Any], seed: int) -> list[int]:
+    """Which of the Chinese training questions are header rows instead."""
+    chinese = [place for place, question in enumerate(questions) if question.language == "zh"]
+    return sorted(np.random.default_rng(seed).choice(chinese, NUM_HEADERS, replace=False).tolist())
+
+
+@lru_cache(maxsize=4)
+def _answers(task: str, adversary: str, rate: float, num_seeds: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The answers of every seed's team to the training and to the evaluation questions: twice [S, n, N]."""
+    found = []
+    for seed in range(num_seeds):
+        experiment = again(loaded(task), adversary=adversary, seed=seed)
+        graph = AgentGraph(garbled(experiment.graph.team, rate), MajorityVote())
+        runner, full = Runner(graph, seed), graph.full()[None, None]
+        found.append([runner.run(questions, full.expand(len(questions), -1, -1, -1)).answers[:, 0]
+                      for questions in (experiment.train_questions, experiment.eval_questions)])  # fmt: skip
+    train_answers, eval_answers = zip(*found, strict=True)
+    return torch.stack(train_answers), torch.stack(eval_answers)
+
+
+def answered(of: Setting, experiments: Sequence[Experiment]) -> tuple[Answered, Answered]:
+    """Training and evaluation questions with the answers of every seed's team; header rows have no right letter."""
+    first, num_seeds = experiments[0], len(experiments)
+    task = "specialized" if of.task in MIXED else of.task
+    answers = _answers(task, first.config.adversary, of.rate, num_seeds)
+    known = []
+    for questions, given in zip((first.train_questions, first.eval_questions), answers, strict=True):
+        features = first.policy.encode(questions).float().expand(num_seeds, -1, -1)
+        right = torch.tensor([question.answer for question in questions]).expand(num_seeds, -1)
+        known.append(Answered(features, given, right, NO_LETTER + 1))
     if HEADERS in of.switches:
-        questions = with_headers(questions, seed)
-    return replace(experiment, graph=graph, runner=Runner(graph, seed), train_questions=questions)
+        features, right = known[0].features.clone(), known[0].right.clone()
+        assert first.reader is not None
+        header = read_header(first.reader.identity)[first.config.readout]
+        for seed in range(num_seeds):
+            places = header_places(first.train_questions, seed)
+            features[seed, places], right[seed, places] = header, NO_LETTER
+        known[0] = replace(known[0], features=features, right=right)
+    return known[0], known[1]
 
 
-def measure(of: Setting, seed: int) -> Outcome:
-    """Train both policies of a setting and evaluate them: the dynamic one on drawn graphs, the static one both ways.
+def static_policy(experiment: Experiment) -> tuple[Policy, RunConfig]:
+    """The static policy beside a dynamic one, and how it is trained."""
+    config = replace(experiment.config, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
+    return build_policy(config, experiment.graph), config
 
-    By the default recipe the dynamic policy is evaluated on its most probable graphs.
-    """
-    dynamic, outcome = build(of, seed), Outcome()
-    static = again_static(dynamic)
-    runner, questions = dynamic.runner, dynamic.eval_questions
-    kinds = {"static": ("sampled", "most_probable"), "dynamic": (DYNAMIC_GRAPHS[of.recipe],)}
-    for name, experiment in (("dynamic", dynamic), ("static", static)):
-        config, policy = experiment.config, experiment.policy
-        train(policy, runner.graph, dynamic.train_questions, config, runner=runner)
-        for kind in kinds[name]:
-            evaluation = evaluate(
-                policy, runner.graph, questions, graphs=kind, order=config.order, decide=config.decide, runner=runner,
-                seed=config.stream("evaluation"),
-            )  # fmt: skip
-            outcome.scores[f"{name}, {kind}"] = evaluation.scores.numpy()
-        probs = policy.edge_logits_of(questions).sigmoid()
-        into = probs[:, runner.graph.decision_edges]
-        outcome.values[f"{name}: expected edges"] = float(into.sum(1).mean())
-        outcome.values[f"{name}: ratio"] = truthful_ratio(probs, runner.graph, questions)
-        outcome.values[f"{name}: deviation over questions"] = float(into.std(0, correction=0).mean())
+
+def measure(of: Setting, num_seeds: int) -> Outcome:
+    """Train both policies of every seed, and evaluate both on drawn graphs and on the most probable ones."""
+    experiments, outcome = [build(of, seed) for seed in range(num_seeds)], Outcome()
+    training, evaluation = answered(of, experiments)
+    graph, questions = experiments[0].graph, experiments[0].eval_questions
+    static = [static_policy(experiment) for experiment in experiments]
+    dynamic = [(experiment.policy, experiment.config) for experiment in experiments]
+    for name, pairs in (("dynamic", dynamic), ("static", static)):
+        policies, configs = zip(*pairs, strict=True)
+        train_side_by_side(policies, graph, training, configs)
+        logits = edge_logits(policies, graph, evaluation.features)
+        outcome.take(name, accuracies(logits, graph, evaluation))
+        probs = logits.sigmoid()  # [S, n, N]
+        ratios = [truthful_ratio(_on_all_edges(one, graph), graph, questions) for one in probs]
+        outcome.values[f"{name}: ratio"] = ratios
+        outcome.values[f"{name}: expected edges"] = probs.sum(-1).mean(-1).tolist()
+        outcome.values[f"{name}: deviation over questions"] = probs.std(1, correction=0).mean(-1).tolist()
     return outcome
 
 
-def again_static(dynamic: Experiment) -> Experiment:
-    """The static policy beside a dynamic one, on the same answers."""
-    static = again(dynamic, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
-    return replace(static, graph=dynamic.graph, runner=dynamic.runner)
+def _on_all_edges(vote_probs: torch.Tensor, graph: AgentGraph) -> torch.Tensor:
+    """[n, E] from [n, N]; edges between agents have probability zero."""
+    edge_probs = torch.zeros(len(vote_probs), graph.num_edges)
+    edge_probs[:, graph.decision_edges] = vote_probs
+    return edge_probs
+
+
+@dataclass(frozen=True)
+class Probs:
+    """A setting of which only the probabilities of edges into the decision are kept, trained by `dynagent.train`."""
+
+    setting: Setting
+
+
+def measure_probs(of: Probs, num_seeds: int) -> Outcome:
+    """The probabilities of the edges into the decision, [seeds, n x N], of both policies."""
+    found: dict[str, list[np.ndarray]] = {"dynamic": [], "static": []}
+    for seed in range(num_seeds):
+        experiment = build(of.setting, seed)
+        pairs = {"dynamic": (experiment.policy, experiment.config), "static": static_policy(experiment)}
+        for name, (policy, config) in pairs.items():
+            train(policy, experiment.graph, experiment.train_questions, config, runner=experiment.runner)
+            logits = policy.edge_logits_of(experiment.eval_questions)[:, experiment.graph.decision_edges]
+            found[name].append(logits.sigmoid().flatten().numpy())
+    return Outcome({name: np.stack(of) for name, of in found.items()})
 
 
 @dataclass(frozen=True)
@@ -234,15 +244,18 @@ class Heard:
     rule: str
 
 
-def measure_heard(of: Heard, seed: int) -> Outcome:
+def measure_heard(of: Heard, num_seeds: int) -> Outcome:
     """Expected accuracy of the vote of 1 to 8 truthful agents on the questions of the adversarial team."""
-    experiment = loaded("adversarial")
-    llm = experiment.graph.team[0].llm
+    experiment, outcome = loaded("adversarial"), Outcome()
+    llm, questions = experiment.graph.team[0].llm, experiment.eval_questions
     graph = AgentGraph([Truthful(llm, mode="letter")] * NUM_HEARD[-1], MajorityVote())
-    questions, outcome = experiment.eval_questions, Outcome()
     full = graph.full().expand(len(questions), 1, graph.num_nodes, graph.num_nodes)
-    answers = Runner(graph, seed).run(questions, full).answers[:, 0]  # [n, 8]
     right = torch.tensor([question.answer for question in questions])
-    for number in NUM_HEARD:
-        outcome.scores[str(number)] = expected_accuracy(answers[:, :number], right, of.rate, of.rule).numpy()
+    found: dict[str, list[np.ndarray]] = {str(number): [] for number in NUM_HEARD}
+    for seed in range(num_seeds):
+        answers = Runner(graph, seed).run(questions, full).answers[:, 0]  # [n, 8]
+        for number in NUM_HEARD:
+            accuracy = expected_accuracy(answers[:, :number], right, of.rate, of.rule)
+            found[str(number)].append(accuracy.numpy())
+    outcome.scores = {number: np.stack(of) for number, of in found.items()}
     return outcome

@@ -1,6 +1,6 @@
 """What the ablations share: many seeds of many settings, remembered as they come in, and one record of a study.
 
-A setting is any frozen dataclass. What one seed of it gives is kept in results/runs/ablations until the code or the
+A setting is any frozen dataclass. What its seeds give is kept in results/runs/ablations until the code or the
 recordings change, so that a study can be stopped and started at any time.
 """
 
@@ -9,19 +9,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from dynagent.config import nearest, resolve_path
 from dynagent.intervals import Estimate, clustered_interval
@@ -39,83 +37,61 @@ PRESETS = {"smoke": 2, "laptop": 20}  # seeds
 
 @dataclass
 class Outcome:
-    """What one seed of a setting gives.
+    """What the seeds of a setting give.
 
     Attributes:
-        scores: wiring -> [n], each evaluation question's probability of a right answer.
-        values: name -> one number.
+        scores: wiring -> [seeds, n], each evaluation question's probability of a right answer.
+        values: name -> one number a seed.
     """
 
     scores: dict[str, np.ndarray] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
 
-
-Measure = Callable[[Any, int], Outcome]
+    def take(self, name: str, scores: Mapping[str, Tensor]) -> None:
+        """Scores [seeds, n] by kind of graph."""
+        self.scores |= {f"{name}, {kind}": of.float().numpy() for kind, of in scores.items()}
 
 
 class Results:
     """The outcomes of all settings, with intervals over seeds and subjects.
 
     Args:
-        outcomes: one for each seed, in their order, of each setting.
         subjects: of the evaluation questions.
     """
 
-    def __init__(self, outcomes: Mapping[Any, Sequence[Outcome]], subjects: Sequence[str]) -> None:
+    def __init__(self, outcomes: Mapping[Any, Outcome], subjects: Sequence[str]) -> None:
         self.outcomes = outcomes
         self.subjects = list(subjects)
 
     def scores(self, setting: Any, wiring: str) -> np.ndarray:
         """[seeds, n]; "one - other" is a difference, paired on the same questions."""
         one, _, other = wiring.partition(" - ")
-        scores = np.stack([outcome.scores[one] for outcome in self.outcomes[setting]]).astype(float)
+        scores = self.outcomes[setting].scores[one].astype(float)
         return scores - self.scores(setting, other) if other else scores
 
     def values(self, setting: Any, name: str) -> list[float]:
-        return [outcome.values[name] for outcome in self.outcomes[setting]]
+        return self.outcomes[setting].values[name]
 
     def interval(self, scores: np.ndarray) -> Estimate:
         return clustered_interval(scores, self.subjects)
 
 
 def collect(
-    study: str, settings: Sequence[Any], measure: Measure, num_seeds: int, processes: int
-) -> dict[Any, list[Outcome]]:
-    """All seeds of all settings, spread over processes; what is already known is read."""
+    study: str, settings: Sequence[Any], measure: Callable[[Any, int], Outcome], num_seeds: int
+) -> dict[Any, Outcome]:
+    """The outcomes of all settings; what is already known is read."""
     folder = resolve_path(PARTIAL) / study
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(setting, seed) for setting in dict.fromkeys(settings) for seed in range(num_seeds)]
-    places = {task: folder / f"{_digest(measure, *task)}.npz" for task in tasks}
-    missing = [task for task, path in places.items() if not path.exists()]
-    finished = progress(_measured(measure, missing, processes), desc=study, unit="seed", total=len(missing))
-    for task, outcome in finished:
-        _write(places[task], outcome)
-    found: dict[Any, list[Outcome]] = {setting: [] for setting in settings}
-    for (setting, _), path in places.items():
-        found[setting].append(_read(path))
-    return found
+    places = {setting: folder / f"{_digest(measure, setting, num_seeds)}.npz" for setting in dict.fromkeys(settings)}
+    missing = [setting for setting, path in places.items() if not path.exists()]
+    for setting in progress(missing, desc=study, unit="setting", total=len(missing)):
+        _write(places[setting], measure(setting, num_seeds))
+    return {setting: _read(path) for setting, path in places.items()}
 
 
-def _measured(measure: Measure, tasks: Sequence[Any], processes: int) -> Iterator[tuple[Any, Outcome]]:
-    if not tasks:
-        return
-    os.environ["TQDM_DISABLE"] = "1"  # for the trainings: the only bar is the one that is already set up
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        futures = {pool.submit(measure, *task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:  # a failure ends everything at once
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # processes run side by side
-
-
-def _digest(measure: Measure, setting: Any, seed: int) -> str:
-    """A hash of all that an outcome depends on: setting, seed, code, recordings."""
-    parts = [measure.__qualname__, repr(setting), str(seed), _code(), *_recordings()]
+def _digest(measure: Callable[[Any, int], Outcome], setting: Any, num_seeds: int) -> str:
+    """A hash of all that an outcome depends on: setting, seeds, code, recordings."""
+    parts = [measure.__qualname__, repr(setting), str(num_seeds), _code(), *_recordings()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -135,9 +111,8 @@ def _recordings() -> tuple[str, ...]:
 
 def _write(path: Path, outcome: Outcome) -> None:
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-    values = json.dumps(outcome.values)
     scores: dict[str, Any] = {f"scores|{name}": of for name, of in outcome.scores.items()}
-    np.savez(temporary, values=values, **scores)
+    np.savez(temporary, values=json.dumps(outcome.values), **scores)
     temporary.replace(path)
 
 
@@ -201,15 +176,12 @@ def run(study: str, about: str, make: Callable[[argparse.Namespace], Mapping[str
     """The program of a study: its options, its sections, its record."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{study}", description=about)
     parser.add_argument("--preset", default="laptop", help="smoke (2 seeds) or laptop (20); default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     try:
         if options.preset not in PRESETS:
             raise ValueError(f"There is no preset {options.preset!r}; {nearest(options.preset, PRESETS)}")
-        if options.processes < 1:
-            raise ValueError("--processes has to be 1 or more.")
         print(write_record(study, options, make(options), began))
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
