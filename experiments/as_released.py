@@ -44,7 +44,7 @@ from experiments.unparsable import RULES
 STUDY = "as_released"
 EFFECTS = ("static", "dynamic", "dynamic - static")
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of unparsable replies
-EXACT_TASKS = ("edge reduction", "adversarial")  # every switch without effect can be thrown in one of them
+EXACT_TASKS = ("edge reduction",)  # where all of them can be thrown
 JUDGED_ON = {"paper": "drawn", "default": "most probable"}  # how each recipe's dynamic policy is meant to be used
 State = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 

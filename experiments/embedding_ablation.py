@@ -61,7 +61,8 @@ def row(results: Results, of: Reading) -> dict[str, Any]:
             found[kind] = {"headroom": seed_interval(headroom), "static": seed_interval(before)}
             continue
         scores = results.scores(of, f"trained, {kind}")
-        others = {f"over {name}": results.scores(of, f"{name}, {kind}") for name in ("untrained", *CONTROLS)}
+        known = ("untrained", *(CONTROLS if of.task == "specialized" else ()))
+        others = {f"over {name}": results.scores(of, f"{name}, {kind}") for name in known}
         others["over static"] = results.scores(static(of.task, of.recipe), f"trained, {kind}")
         gains = {name: results.interval(scores - other) for name, other in others.items()}
         found[kind] = {"accuracy": results.interval(scores)} | gains

@@ -207,7 +207,10 @@ def policy_of(of: Reading, graph: AgentGraph, reader: Any, config: RunConfig) ->
 
 
 def measure(of: Reading, num_seeds: int) -> Outcome:
-    """Train a policy for every seed; judge it, what it was before training, and on recorded teams its controls."""
+    """Train a policy for every seed; judge it, what it was before training, and its controls.
+
+    Controls are for the specialized team: elsewhere one graph is the best for all questions, or the optimum is known.
+    """
     where, outcome = place(of.task, of.recipe, num_seeds), Outcome()
     reader = reader_of(of.edge_llm)
     readout = "mean_hidden" if of.readout == "static" else of.readout
@@ -238,7 +241,7 @@ def measure(of: Reading, num_seeds: int) -> Outcome:
         describe("untrained", edge_logits(policies, where.graph, eval_features))
     train_side_by_side(policies, where.graph, where.known(train_features, in_training=True), configs)
     describe("trained", edge_logits(policies, where.graph, eval_features))
-    if of.readout != "static" and not where.worlds:
+    if of.readout != "static" and of.task == "specialized":
         controls = [
             control_policies(policy, where.training[0], where.evaluation[0], seed)
             for seed, policy in enumerate(policies)
