@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dynagent.intervals import Estimate, seed_interval
 from dynagent.llm.recorded import recorded_file
 from dynagent.llm.transformers import READOUTS
 from dynagent.results import questions_digest
+from dynagent.sources import file_sha256
 from experiments.edge_llms import INITS, PRETRAINED, untrained_name
 from experiments.readings import EIGHT_BITS, GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
 from experiments.study import PRESETS, Results, collect, run, used_recordings
@@ -29,7 +31,8 @@ STUDY = "model_size"
 TASKS = ("specialized", "routing, mixed questions", "mixture")
 GEMMA = PRETRAINED[1]
 UNTRAINED = tuple(untrained_name(RECORDED, seed) for seed in INITS)
-EDGE_LLMS = (RECORDED, GEMMA, *UNTRAINED)
+# The world's questions on ten subjects were read by one of the untrained models.
+EDGE_LLMS = dict.fromkeys(TASKS[:2], (RECORDED, GEMMA, *UNTRAINED)) | {TASKS[2]: (RECORDED, GEMMA, UNTRAINED[0])}
 MOST_PROBABLE = GRAPHS[1]
 # One group minus another; a group is averaged over its models, seed by seed.
 COMPARISONS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
@@ -48,9 +51,12 @@ def reading(task: str, edge_llm: str, readout: str, recipe: str = "default") -> 
 
 def settings() -> list[Reading]:
     """All policies: every readout by our recipe; the published recipe reads the last hidden state."""
-    found = [reading(*which) for which in product(TASKS, EDGE_LLMS, READOUTS)]
-    found += [reading(task, EIGHT_BITS, readout) for task, readout in product(TASKS, READOUTS)]
-    return found + [reading(task, name, "last_hidden", "paper") for task, name in product(TASKS[:2], EDGE_LLMS)]
+    found = [
+        reading(task, name, readout)
+        for task in TASKS
+        for name, readout in product((*EDGE_LLMS[task], EIGHT_BITS), READOUTS)
+    ]
+    return found + [reading(task, name, "last_hidden", "paper") for task in TASKS[:2] for name in EDGE_LLMS[task]]
 
 
 def quality(results: Results, of: Reading) -> np.ndarray:
@@ -82,12 +88,18 @@ def row(results: Results, of: Reading) -> dict[str, Any]:
 
 def comparison(results: Results, task: str, recipe: str, readout: str, name: str) -> dict[str, Any]:
     """The difference between two groups of edge LLMs, paired by seed and question."""
+    read = [[one for one in group if one in (*EDGE_LLMS[task], EIGHT_BITS)] for group in COMPARISONS[name]]
     groups = [
-        np.mean([quality(results, reading(task, one, readout, recipe)) for one in group], axis=0)
-        for group in COMPARISONS[name]
+        np.mean([quality(results, reading(task, one, readout, recipe)) for one in group], axis=0) for group in read
     ]
-    found = {"task": task, "recipe": recipe, "readout": readout, "comparison": name}
+    found = {"task": task, "recipe": recipe, "readout": readout, "comparison": name, "models": read}
     return found | {"difference": estimate(results, groups[0] - groups[1])}
+
+
+def source_of(path: Path) -> dict[str, Any]:
+    """The model behind a file of features, and the file's own hash."""
+    model: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    return model | {"features": path.name, "features_sha256": file_sha256(path)}
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
@@ -101,16 +113,17 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     compared = [("default", readout, name) for readout, name in product(READOUTS, COMPARISONS)]
     compared += [("paper", "last_hidden", name) for name in list(COMPARISONS)[:2]]
     agents = recorded_file(resolve_path("results/recordings"), "agent", QWEN["agent_llm"])
-    files = [reader_of(name).path for name in EDGE_LLMS[1:]]
+    every = EDGE_LLMS[TASKS[0]]
+    files = [reader_of(name).path for name in every[1:]]
     return {
         "questions": {
             "training": questions_digest(where.training[0]), "evaluation": questions_digest(where.evaluation[0]),
         },
         "sources": used_recordings(agents, reader_of(RECORDED).path)
-        + [json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in files],
+        + [source_of(path) for path in files],
         "scales": [
             {"edge_llm": name, "readout": readout} | scale_of(name, readout)
-            for name, readout in product(EDGE_LLMS, READOUTS)
+            for name, readout in product(every, READOUTS)
         ],
         "rows": [row(results, of) for of in wanted],
         "comparisons": [

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import claims
 from experiments.claims import FIGURES, direction, judge, judge_level
+from experiments.study import load_record
 from experiments.table2_records import CellRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ DRAWN = {
     "1, ": "plot_graphs",
     "2, ": "plot_heatmaps",
     "3, training": "plot_utilities",
-    "4, ": "deviation over questions",
+    "4, ": "variation",
 }
 
 
@@ -65,6 +66,11 @@ def test_every_row_has_a_verdict_and_a_record_or_says_why_not():
                 assert len(found["verdict"]) > 20
                 continue
             assert found["verdict"] in VERDICTS
+            if found["record"].startswith("results/ablations/"):
+                record = load_record(Path(found["record"]).stem)
+                assert found["seeds"] == record["seeds"] >= 20
+                assert found["command"] == record["command"]
+                continue
             record = CellRecord.load(Path(found["record"]).stem)
             assert found["seeds"] == len(record.data["seeds"]) >= 20
             assert found["n"] == record.data["questions"]["evaluation"]["n"] == 1000
