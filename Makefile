@@ -93,6 +93,7 @@ experiments: install ## the cells of Table 2 from recorded answers, 20 seeds eac
 ablations: install ## what the paper's numbers hang on: results/ablations (half an hour; resumable; ARGS="--preset smoke")
 	$(BIN)/python -m experiments.embedding_ablation $(ARGS)
 	$(BIN)/python -m experiments.as_released $(ARGS)
+	$(BIN)/python -m experiments.no_effect $(ARGS)
 	$(BIN)/python -m experiments.model_size $(ARGS)
 
 .PHONY: read

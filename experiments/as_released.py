@@ -28,12 +28,10 @@ from experiments.released import (
     TASKS,
     VOIDED,
     Heard,
-    Probs,
     Setting,
     loaded,
     measure,
     measure_heard,
-    measure_probs,
     of_task,
 )
 from experiments.study import PRESETS, Results, collect, run, used_recordings
@@ -44,7 +42,6 @@ from experiments.unparsable import RULES
 STUDY = "as_released"
 EFFECTS = ("static", "dynamic", "dynamic - static")
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of unparsable replies
-EXACT_TASKS = ("edge reduction",)  # where all of them can be thrown
 JUDGED_ON = {"paper": "drawn", "default": "most probable"}  # how each recipe's dynamic policy is meant to be used
 State = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
@@ -53,8 +50,8 @@ def setting(task: str, recipe: str, on: Sequence[str], rate: float = RATE, *, al
     """The training behind a state of the switches.
 
     Args:
-        all_edges: keep the switches that concern no vote; they change no edge into the decision, as `exact_rows`
-            measures, and so are left out elsewhere.
+        all_edges: keep the switches that concern no vote; they change no edge into the decision, as
+            `experiments.no_effect` measures, and so are left out elsewhere.
     """
     kept = [name for name, one in SWITCHES.items() if name in on and one.in_training and (one.on_vote or all_edges)]
     return Setting(task, recipe, tuple(kept), rate)
@@ -108,24 +105,6 @@ def switch_rows(results: Results, task: str, recipe: str, chinese: np.ndarray) -
     return rows
 
 
-def exact_states(task: str) -> list[State]:
-    """The comparisons of the switches that concern no vote, each alone and each taken from all."""
-    return [state for state in states(task) if state[1] in SWITCHES and not SWITCHES[state[1]].on_vote]
-
-
-def exact_rows(results: Results, task: str) -> list[dict[str, Any]]:
-    """The largest change of any probability of an edge into the decision, over seeds, questions and edges."""
-    rows = []
-    for kind, name, on, off in exact_states(task):
-        one, other = (Probs(setting(task, "paper", which, all_edges=True)) for which in (on, off))
-        row: dict[str, Any] = {"task": task, "recipe": "paper", "kind": kind, "switch": name}
-        for policy in ("static", "dynamic"):
-            change = np.abs(results.scores(one, policy) - results.scores(other, policy))
-            row[policy] = {"largest change of a probability": float(change.max()), "numbers compared": change.size}
-        rows.append(row)
-    return rows
-
-
 # --- unparsable replies: what one more edge costs, and what the sparsity loss gains by leaving edges out --------------
 
 
@@ -171,9 +150,16 @@ def sparsity_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
+def used() -> list[dict[str, Any]]:
+    """The recordings behind every setting."""
+    edge, agents = loaded("specialized").reader, resolve_path("results/recordings")
+    assert isinstance(edge, RecordedReader)
+    return used_recordings(recorded_file(agents, "agent", QWEN["agent_llm"]), edge.path)
+
+
 def make(options: argparse.Namespace) -> dict[str, Any]:
     """All sections of the record."""
-    num_seeds, rows, exact = PRESETS[options.preset], [], []
+    num_seeds, rows = PRESETS[options.preset], []
     about: dict[str, Any] = {}
     for task, recipe in product(TASKS, RECIPES):
         experiment = loaded(task)
@@ -185,22 +171,16 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         }  # fmt: skip
         needed = [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
         rows += switch_rows(Results(collect(STUDY, needed, measure, num_seeds), subjects), task, recipe, chinese)
-        if recipe == "paper" and task in EXACT_TASKS:
-            probs = [Probs(setting(task, recipe, on, all_edges=True)) for s in exact_states(task) for on in s[2:]]
-            exact += exact_rows(Results(collect(STUDY, probs, measure_probs, num_seeds), subjects), task)
         if task == "adversarial":
             heard = [Heard(rate, rule) for rate in RATES for rule in RULES]
             of_heard = heard_rows(Results(collect(STUDY, heard, measure_heard, num_seeds), subjects), heard)
     sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
     sparsity = sparsity_rows(Results(collect(STUDY, sparse, measure, num_seeds), subjects))
-    edge, agents = loaded("specialized").reader, resolve_path("results/recordings")
-    assert isinstance(edge, RecordedReader)
     return {
         "unparsable rate": RATE,
         "questions": about,
-        "sources": used_recordings(recorded_file(agents, "agent", QWEN["agent_llm"]), edge.path),
+        "sources": used(),
         "rows": rows,
-        "exact": exact,
         "heard": of_heard,
         "sparsity": sparsity,
     }
