@@ -48,13 +48,17 @@ def only(rows: Sequence[Row], **values: Any) -> Row:
 # --- as released --------------------------------------------------------------------------------------------------
 
 
-def effects(record: Row, task: str, kind: str, recipe: str = "paper") -> pd.DataFrame:
-    """What each switch changes, in points: one row a switch, one column a policy and the gain."""
+def effects(record: Row, task: str, kind: str, recipe: str = "paper", unchanged: Sequence[Row] = ()) -> pd.DataFrame:
+    """What each switch changes, in points: one row a switch, one column a policy and the gain.
+
+    Args:
+        unchanged: rows of the switches that concern no vote.
+    """
     rows = {
         row["switch"]: {policy: gained(row[policy]["effect"]) for policy in POLICIES}
         for row in chosen(record["rows"], task=task, kind=kind, recipe=recipe)
     }
-    for row in chosen(record["exact"], task=task, kind=kind, recipe=recipe):
+    for row in chosen(unchanged, task=task, kind=kind, recipe=recipe):
         if not any(row[policy]["largest change of a probability"] for policy in POLICIES[:2]):
             rows[row["switch"]] = dict.fromkeys(POLICIES, "0 exactly")
     return pd.DataFrame.from_dict(dict(sorted(rows.items(), key=_number)), orient="index")
@@ -168,7 +172,7 @@ def ratios(record: Row, task: str) -> pd.DataFrame:
     for row in chosen(record["ratios"], task=task):
         column = f"{row['recipe']} recipe, rate {row['learning_rate']:g}"
         table.setdefault(row["embeddings"], {})[column] = shown(row["ratio"], digits=3)
-    return pd.DataFrame.from_dict(table, orient="index")
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
 # --- edge LLMs ----------------------------------------------------------------------------------------------------

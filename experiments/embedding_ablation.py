@@ -70,7 +70,10 @@ def row(results: Results, of: Reading) -> dict[str, Any]:
 
 
 def ratios(results: Results, task: str) -> list[dict[str, Any]]:
-    """How much the probabilities vary with mean embeddings, over the same with the last hidden state, by seed."""
+    """How much the probabilities vary with mean embeddings, over the same with the last hidden state, by seed.
+
+    Only where the features fit the learning rate: at ours, raw hidden states drive every probability to 0 or 1.
+    """
     rows = []
     for recipe, rate in product(RECIPES, LEARNING_RATES):
         hidden = np.array(results.values(Reading(task, recipe, "last_hidden", False, rate), VARIATION))
@@ -84,6 +87,8 @@ def ratios(results: Results, task: str) -> list[dict[str, Any]]:
         }
         both = np.array(results.values(Reading(task, recipe, "last_hidden", True, rate), VARIATION))
         for name, of in arms.items():
+            if not of.standardize and rate != LEARNING_RATES[0]:
+                continue
             base = both if name == "standardized, both" else hidden
             ratio = geometric_mean(np.array(results.values(of, VARIATION)) / base)
             rows.append({"task": task, "recipe": recipe, "learning_rate": rate, "embeddings": name, "ratio": ratio})

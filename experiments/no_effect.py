@@ -1,9 +1,9 @@
 """Switches that concern no vote: are the edges into the decision exactly what they are without them?
 
-`make ablations` writes results/ablations/no_effect.json. Agents on multiple choice read nobody, an edge into the decision
-closes no cycle, and every edge has parameters of its own. So deciding edges between agents, the order in which edges are
-visited, and a penalty on edges without effect must leave every probability of an edge into the decision as it is, to the
-bit. This trains with each on and off by `dynagent.train`, all 64 edges included, and compares.
+`make ablations` writes results/ablations/no_effect.json. Agents on multiple choice read nobody, an edge into the
+decision closes no cycle, and every edge has parameters of its own. So deciding edges between agents, the order in which
+edges are visited, and a penalty on edges without effect must leave every probability of an edge into the decision as it
+is, to the bit. This trains with each on and off by `dynagent.train`, all 64 edges included, and compares.
 """
 
 from __future__ import annotations

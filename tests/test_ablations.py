@@ -30,7 +30,7 @@ from experiments.released import (
 from experiments.study import Outcome, Results, collect, load_record, run
 from experiments.table2_cells import RECIPES
 
-STUDIES = ("as_released", "embedding_ablation", "model_size")
+STUDIES = ("as_released", "no_effect", "embedding_ablation", "model_size")
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +180,13 @@ def test_a_record_says_where_it_is_from(records, study):
 
 
 def test_switches_that_concern_no_vote_change_nothing_exactly(records):
-    rows = records["as_released"]["exact"]
+    rows = records["no_effect"]["exact"]
     assert {row["switch"].split()[0] for row in rows} == {"1", "8", "9"}
     for row in rows:
         for policy in ("static", "dynamic"):
             assert row[policy]["largest change of a probability"] == 0, row["switch"]
             assert row[policy]["numbers compared"] == 20 * 1000 * 8
-    assert exact(records["as_released"]).shape[0] == len(rows)
+    assert len(exact(records["no_effect"])) == len(rows) == 6
 
 
 def test_every_switch_has_its_effect_on_every_task(records):
@@ -229,7 +229,9 @@ def test_embeddings_as_large_as_hidden_states_vary_as_much(records):
 def test_the_tables_of_the_notebooks(records):
     record = records["as_released"]
     assert list(states(record).columns) == ["static", "dynamic", "dynamic - static"]
-    assert (effects(record, "edge reduction", "alone").loc["9 penalty on edges without effect"] == "0 exactly").all()
+    table = effects(record, "edge reduction", "alone", unchanged=records["no_effect"]["exact"])
+    assert list(table.index) == of_task("edge reduction")
+    assert (table.loc["9 penalty on edges without effect"] == "0 exactly").all()
     assert len(heard(record)) == 15
     assert len(sparsity(record, "paper", "dynamic")) == 5
     assert ratios(records["embedding_ablation"], "routing").shape == (4, 4)
