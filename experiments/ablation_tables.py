@@ -198,9 +198,15 @@ def differences(record: Row) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
-def plot_estimates(series: Mapping[str, Mapping[str, Row]], xlabel: str, scale: float = 1.0) -> Figure:
-    """Means with their intervals as dots beside their names: series -> name -> estimate, one colour a series."""
-    names = list(dict.fromkeys(name for of in series.values() for name in of))
+def plot_estimates(
+    series: Mapping[str, Mapping[str, Row]], xlabel: str, scale: float = 1.0, names: Sequence[str] = ()
+) -> Figure:
+    """Means with their intervals as dots beside their names: series -> name -> estimate, one colour a series.
+
+    Args:
+        names: in the order in which they are drawn, if not that of their first appearance.
+    """
+    names = list(names or dict.fromkeys(name for of in series.values() for name in of))
     figure, ax = plt.subplots(figsize=(7, 1 + 0.34 * len(names)), layout="constrained")
     offsets = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
     for colour, marker, offset, (label, of) in zip(COLOURS, "os^Dv", offsets, series.items(), strict=False):

@@ -23,7 +23,6 @@ from dynagent.execution import Runner
 from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, build_policy, prepare
 from dynagent.graph import AgentGraph
 from dynagent.policy import Policy
-from dynagent.train import train
 from experiments.header import read_header
 from experiments.side_by_side import Answered, accuracies, edge_logits, train_side_by_side
 from experiments.study import Outcome
@@ -52,7 +51,7 @@ class Switch:
         tasks: where it can be thrown.
         in_training: whether it changes the training, or only how a trained policy is evaluated.
         on_vote: whether it changes an edge into the decision, or what is done with the votes. A switch that does not
-            is measured by `measure_probs`, on all edges.
+            is measured by `experiments.no_effect`, on all edges.
     """
 
     on: dict[str, Any]
@@ -214,26 +213,6 @@ def _on_all_edges(vote_probs: torch.Tensor, graph: AgentGraph) -> torch.Tensor:
     edge_probs = torch.zeros(len(vote_probs), graph.num_edges)
     edge_probs[:, graph.decision_edges] = vote_probs
     return edge_probs
-
-
-@dataclass(frozen=True)
-class Probs:
-    """A setting of which only the probabilities of edges into the decision are kept, trained by `dynagent.train`."""
-
-    setting: Setting
-
-
-def measure_probs(of: Probs, num_seeds: int) -> Outcome:
-    """The probabilities of the edges into the decision, [seeds, n x N], of both policies."""
-    found: dict[str, list[np.ndarray]] = {"dynamic": [], "static": []}
-    for seed in range(num_seeds):
-        experiment = build(of.setting, seed)
-        pairs = {"dynamic": (experiment.policy, experiment.config), "static": static_policy(experiment)}
-        for name, (policy, config) in pairs.items():
-            train(policy, experiment.graph, experiment.train_questions, config, runner=experiment.runner)
-            logits = policy.edge_logits_of(experiment.eval_questions)[:, experiment.graph.decision_edges]
-            found[name].append(logits.sigmoid().flatten().numpy())
-    return Outcome({name: np.stack(of) for name, of in found.items()})
 
 
 @dataclass(frozen=True)
