@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
 from dynagent.intervals import Estimate
 from experiments import as_released, embedding_ablation, model_size
-from experiments.ablation_tables import effects, exact, heard, only, plot_estimates, ratios, sparsity, states
+from experiments.ablation_tables import (
+    effects,
+    exact,
+    gained,
+    heard,
+    only,
+    plot_estimates,
+    ratios,
+    shown,
+    sparsity,
+    states,
+)
 from experiments.edge_llms import QuantizedReader, load_untrained, quantized, write_features
 from experiments.header import header_question, read_header
 from experiments.readings import Reading, measure, place, scale_of
@@ -18,6 +31,7 @@ from experiments.released import (
     NUM_HEADERS,
     SWITCHES,
     TASKS,
+    VOIDED,
     Heard,
     Setting,
     build,
@@ -30,6 +44,7 @@ from experiments.released import (
 from experiments.study import Outcome, Results, collect, load_record, run
 from experiments.table2_cells import RECIPES
 
+ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ("as_released", "no_effect", "embedding_ablation", "model_size")
 
 
@@ -224,6 +239,23 @@ def test_embeddings_as_large_as_hidden_states_vary_as_much(records):
     ]
     assert raw["ci_high"] < 0.1
     assert rescaled["ci_low"] > 0.5
+
+
+def test_the_first_paragraphs_say_what_the_records_say(records):
+    released, embedding, size = (records[study] for study in ("as_released", "embedding_ablation", "model_size"))
+    voided = only(released["rows"], recipe="paper", task="specialized", kind="alone", switch=VOIDED)["dynamic"][
+        "effect"
+    ]
+    large = {"recipe": "paper", "task": "specialized", "embeddings": "as large as the last hidden state"}
+    pretrained = {"task": "specialized", "readout": "mean_hidden", "comparison": "pretraining: SmolLM2 - untrained"}
+    said = {
+        "as_released": f"by {gained(voided)} points",
+        "embedding_ablation": f"{shown(only(embedding['ratios'], learning_rate=1e-4, **large)['ratio'])} times as much",
+        "model_size": f"gives {gained(only(size['comparisons'], **pretrained)['difference'])} points",
+    }
+    for name, words in said.items():
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+        assert words in notebook.cells[0].source, name
 
 
 def test_the_tables_of_the_notebooks(records):
