@@ -10,7 +10,8 @@ STAMP := .venv/.installed
 
 NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
 # Notebooks that only report: what they print must equal their stored outputs.
-STRICT_NOTEBOOKS := notebooks/table2.ipynb notebooks/learner.ipynb
+STRICT_NOTEBOOKS := notebooks/table2.ipynb notebooks/learner.ipynb notebooks/embedding_ablation.ipynb \
+    notebooks/as_released.ipynb notebooks/model_size.ipynb
 LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
 NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
 
@@ -95,6 +96,17 @@ crosswords: install ## static and dynamic policies in the simulated crosswords w
 .PHONY: record-crosswords
 record-crosswords: install ## a language model's replies to the 20 crosswords under fixed graphs (an hour on two idle cores; resumable)
 	$(BIN)/python -m experiments.crosswords_answers $(ARGS)
+
+.PHONY: ablations
+ablations: install ## what the paper's numbers hang on: results/ablations (half an hour; resumable; ARGS="--preset smoke")
+	$(BIN)/python -m experiments.embedding_ablation $(ARGS)
+	$(BIN)/python -m experiments.as_released $(ARGS)
+	$(BIN)/python -m experiments.no_effect $(ARGS)
+	$(BIN)/python -m experiments.model_size $(ARGS)
+
+.PHONY: read
+read: install ## let other and untrained edge LLMs read the questions (ARGS="--cmmlu FOLDER"; an hour on two cores)
+	$(BIN)/python -m experiments.edge_llms $(ARGS)
 
 .PHONY: claims
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md

@@ -76,7 +76,7 @@ def sample_dags(
             log_prob; "all" decides every potential edge, as released.
     """
     noise = noise.to(edge_logits.device)
-    decided = _decided(graph, decide, edge_logits.device)
+    decided = decided_edges(graph, decide).to(edge_logits.device)
     proposed = noise[:, :, 0] < edge_logits.detach().sigmoid()[:, None]  # [B, K, E]
     if order == "random":
         priority = noise[:, :, 1]
@@ -92,7 +92,7 @@ def sample_dags(
 def most_probable_dags(edge_logits: Tensor, graph: AgentGraph, *, decide: str = "effective") -> Dags:
     """The graph of the edges with probability at least one half, visited by falling probability: K = 1."""
     proposed = (edge_logits >= 0)[:, None]  # [B, 1, E]
-    decided = _decided(graph, decide, edge_logits.device)
+    decided = decided_edges(graph, decide).to(edge_logits.device)
     taken, considered = resolve_cycles(proposed, -edge_logits.detach()[:, None], decided, graph)
     log_probs = log_prob(edge_logits[:, None], taken, considered)
     return Dags(graph.adjacency(taken), taken, considered, log_probs)
@@ -158,11 +158,12 @@ def _visit(sources: np.ndarray, targets: np.ndarray, coins: np.ndarray, graph: A
     return allowed
 
 
-def _decided(graph: AgentGraph, decide: str, device: torch.device) -> Tensor:
+def decided_edges(graph: AgentGraph, decide: str) -> Tensor:
+    """The potential edges that are decided, by `sample_dags`'s word for them: [E] bool."""
     if decide == "effective":
-        return graph.effective.to(device)
+        return graph.effective
     if decide == "all":
-        return torch.ones(graph.num_edges, dtype=torch.bool, device=device)
+        return torch.ones(graph.num_edges, dtype=torch.bool)
     raise ValueError(f"The edges to decide are 'effective' or 'all', not {decide!r}.")
 
 

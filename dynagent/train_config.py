@@ -39,6 +39,7 @@ class TrainConfig:
         early_stopping: share of the training questions that is held out to choose the best of 20 moments of the
             training, by the utility of the most probable graphs; 0 keeps the last.
         sparsity: weight of the expected number of edges in the loss.
+        penalise: the edges whose number that is: "decided" (those of `decide`), "effective" or "all".
         order, decide: see `dynagent.sampling.sample_dags`.
         mixed_precision: "no" or "bf16", of Accelerate.
         seed: of data order, graphs, agents' draws and initialisation, each with a generator of its own.
@@ -55,6 +56,7 @@ class TrainConfig:
     schedule: str = "constant"
     early_stopping: float = 0.0
     sparsity: float = 0.0
+    penalise: str = "decided"
     order: str = "random"
     decide: str = "effective"
     mixed_precision: str = "no"
@@ -82,6 +84,7 @@ class TrainConfig:
         self._one_of("schedule", ("constant", "linear", "cosine"))
         self._one_of("order", ("random", "fixed"))
         self._one_of("decide", ("effective", "all"))
+        self._one_of("penalise", ("decided", "effective", "all"))
         self._one_of("mixed_precision", ("no", "bf16"))
         if self.estimator == "leave_one_out" and self.graphs_per_question < 2:
             raise ValueError(

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import claims
 from experiments.claims import FIGURES, direction, judge, judge_level
+from experiments.study import load_record
 from experiments.table2_records import CellRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +44,7 @@ DRAWN = {
     "2, ": "plot_heatmaps",
     "3, training": "plot_utilities",
     "3, the realized": "plot_wirings",
-    "4, ": "deviation over questions",
+    "4, ": "variation",
 }
 
 
@@ -70,6 +71,11 @@ def test_every_row_has_a_verdict_and_a_record_or_says_why_not():
                 assert (found["seeds"], found["n"], found["models"]) == (1, 20, "other")
                 assert (ROOT / found["record"]).exists()
                 assert found["command"] == "make record-crosswords"
+                continue
+            if found["record"].startswith("results/ablations/"):
+                record = load_record(Path(found["record"]).stem)
+                assert found["seeds"] == record["seeds"] >= 20
+                assert found["command"] == record["command"]
                 continue
             record = CellRecord.load(Path(found["record"]).stem)
             assert found["seeds"] == len(record.data["seeds"]) >= 20

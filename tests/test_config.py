@@ -28,7 +28,9 @@ WRONG = {
     "sparsity": [*NOT_REAL, None, -0.1],
     "early_stopping": [*NOT_REAL, None, -0.1, 0.51, 1],
     "initial_probability": [*NOT_REAL, None, 0, 1, -0.5, 1.5, "all"],
-    **dict.fromkeys(("estimator", "optimizer", "schedule", "order", "decide", "mixed_precision"), NOT_A_NAME),
+    **dict.fromkeys(
+        ("estimator", "optimizer", "schedule", "order", "decide", "penalise", "mixed_precision"), NOT_A_NAME
+    ),
     **dict.fromkeys(("preset", "dataset", "team", "adversary", "agent_mode"), NOT_A_NAME),
     **dict.fromkeys(("edge_policy", "readout", "head_init", "head", "tune"), NOT_A_NAME),
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),

