@@ -93,7 +93,8 @@ def test_steps_are_those_of_the_plain_formula(estimator):
     average = 0.0
     for step, (row, utility) in enumerate(zip(history.rows, runner.utility, strict=True), start=1):
         probs, gradient = logits.sigmoid(), torch.zeros_like(logits)
-        subtracted = torch.full((5, 4), average if estimator == "moving_average" else 0.0)
+        constant = {"moving_average": average, "constant_baseline": 0.4}.get(estimator, 0.0)
+        subtracted = torch.full((5, 4), constant)
         for b in range(5):
             for k in range(4):
                 if estimator == "leave_one_out":
