@@ -102,7 +102,7 @@ def geometric_mean(ratios: Sequence[float] | np.ndarray) -> Estimate:
 
 def parameters_of(cell: Cell) -> dict[str, Any]:
     """What a cell's seeds have in common."""
-    return {name: value for name, value in cell.config().to_dict().items() if name not in ("seed", "output_dir")}
+    return {name: value for name, value in cell.config().identity().items() if name != "seed"}
 
 
 def identity(cell: Cell, num_seeds: int) -> str:
