@@ -92,6 +92,18 @@ experiments: install ## the cells of Table 2 from recorded answers, 20 seeds eac
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
 	$(BIN)/python -m experiments.claims $(ARGS)
 
+.PHONY: communication
+communication: install ## what edges between agents earn, in a world and on record: results/communication.json (ARGS="--preset smoke")
+	$(BIN)/python -m experiments.communication $(ARGS)
+
+.PHONY: record-communication
+record-communication: install ## record agents that read each other, for `make communication` (an hour on two cores; resumable)
+	$(BIN)/python -m experiments.communication_record $(ARGS)
+
+.PHONY: frontier
+frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
+	$(BIN)/python -m experiments.frontier $(ARGS)
+
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)

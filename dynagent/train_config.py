@@ -39,6 +39,8 @@ class TrainConfig:
         early_stopping: share of the training questions that is held out to choose the best of 20 moments of the
             training, by the utility of the most probable graphs; 0 keeps the last.
         sparsity: weight of the expected number of edges in the loss.
+        cost_weight: what the tokens of the full graph cost, in units of accuracy; a graph's share of them is taken off
+            its utility.
         order, decide: see `dynagent.sampling.sample_dags`.
         mixed_precision: "no" or "bf16", of Accelerate.
         seed: of data order, graphs, agents' draws and initialisation, each with a generator of its own.
@@ -55,6 +57,7 @@ class TrainConfig:
     schedule: str = "constant"
     early_stopping: float = 0.0
     sparsity: float = 0.0
+    cost_weight: float = 0.0
     order: str = "random"
     decide: str = "effective"
     mixed_precision: str = "no"
@@ -66,7 +69,7 @@ class TrainConfig:
         for name in ("batch_size", "graphs_per_question"):
             self._whole(name, at_least=1)
         self._whole("seed", at_least=0)
-        reals = ("learning_rate", "backbone_learning_rate", "bias_speed", "sparsity", "early_stopping")
+        reals = ("learning_rate", "backbone_learning_rate", "bias_speed", "sparsity", "cost_weight", "early_stopping")
         for name in (*reals, "temperature", "initial_probability"):
             if type(getattr(self, name, None)) is int:  # 1 and 1.0 are the same run
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -74,6 +77,7 @@ class TrainConfig:
         self._real("backbone_learning_rate", above=0)
         self._real("bias_speed", above=0)
         self._real("sparsity", at_least=0)
+        self._real("cost_weight", at_least=0)
         self._real("early_stopping", at_least=0)
         if self.early_stopping > 0.5:
             raise ValueError(f"early_stopping holds out at most half of the questions, not {self.early_stopping}.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Chat = tuple[tuple[str, str], ...]
-"""Messages as (role, content) pairs; roles are "system", "user" and "assistant"."""
+"""Messages as (role, content) pairs; roles are "system", "user" and "assistant", whose last message is continued."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Reply:
     option_tokens: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written; options of one token each are compared in one step, which writes one."""
+        return self.prompt_tokens + (1 if set(self.option_tokens or ()) == {1} else self.completion_tokens)
 
 
 class ChatModel(Protocol):

@@ -98,7 +98,8 @@ class TransformersModel:
         return len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0)
 
     def _prompt_ids(self, prompt: str | Chat) -> list[int]:
-        text = prompt if isinstance(prompt, str) else self._render(prompt)
+        begun = "" if isinstance(prompt, str) or prompt[-1][0] != "assistant" else prompt[-1][1]  # of the reply
+        text = prompt if isinstance(prompt, str) else self._render(prompt[:-1] if begun else prompt) + begun
         # A template writes the special tokens itself; other text gets the tokenizer's.
         plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
         return list(self.tokenizer(text, add_special_tokens=plain).input_ids)
@@ -194,6 +195,9 @@ class TransformersModel:
         sampling: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             sampling |= {"temperature": temperature, **SAMPLING}
+        if self.model._supports_logits_to_keep():
+            # generate's own choice, the number 1, would copy the output matrix for every row: see _score.
+            sampling["logits_to_keep"] = torch.tensor([-1], device=ids.device)
         with torch.random.fork_rng(devices=[ids.device] if ids.device.type == "cuda" else []):
             # The draw is a function of the batch alone, so that it can be repeated.
             torch.manual_seed(sum(int(request.key(self.identity)[:12], 16) for request in requests))
