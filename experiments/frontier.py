@@ -46,7 +46,7 @@ RECORDED: dict[str, dict[str, Any]] = {
 }
 WORLDS = ("routing", "mixture")
 SETTINGS = (*RECORDED, *WORLDS)
-COST_WEIGHTS = (0.0, 0.05, 0.15, 0.4)
+COST_WEIGHTS = (0.0, 0.1, 0.3)
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"seeds": 2, "settings": ("adversaries", "routing"), "cost_weights": (0.0, 0.15)},
     "laptop": {"seeds": 20, "settings": SETTINGS, "cost_weights": COST_WEIGHTS},
@@ -172,7 +172,7 @@ def best_single(case: Case) -> int:
     return int(right.double().mean(0).argmax())
 
 
-def summarise(setting: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Rows of a setting: accuracy, spend as a share of the full graph's, and differences at equal spend."""
     subjects = results[0]["about"]["subjects"]
     wirings: Wirings = {}
@@ -245,36 +245,40 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure accuracy against tokens of every wiring."""
     parser = argparse.ArgumentParser(prog="python -m experiments.frontier", description=main.__doc__)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these of " + ", ".join(SETTINGS))
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="NAME",
+        help="measure these again, and keep the others; of: " + ", ".join(SETTINGS),
+    )
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    preset = PRESETS[options.preset]
-    settings = tuple(options.settings or preset["settings"])
+    preset, path = PRESETS[options.preset], resolve_path(options.output)
+    seeds, weights = range(preset["seeds"]), preset["cost_weights"]
     try:
-        for name in settings:
+        for name in options.settings or ():
             if name not in SETTINGS:
                 raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
-        seeds, weights = range(preset["seeds"]), preset["cost_weights"]
-        with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
-            futures = {name: [pool.submit(measure, name, seed, weights) for seed in seeds] for name in settings}
-            pending = [future for group in futures.values() for future in group]
-            for future in progress(pending, desc="frontier", unit="seed", total=len(pending)):
-                future.result()  # a failure ends everything at once
-        record = {
+        record = json.loads(path.read_text(encoding="utf-8")) if options.settings and path.exists() else {}
+        about = {
             "command": f"make frontier ARGS='--preset {options.preset}'",
             "code": code_version(),
             "environment": environment(),
-            "seeds": preset["seeds"],
+            "seeds": len(seeds),
             "cost weights": list(weights),
             "margin": MARGIN,
-            "parameters": {name: RECORDED.get(name, {"world": name}) for name in settings},
-            "settings": {name: summarise(name, [future.result() for future in futures[name]]) for name in settings},
         }
+        with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
+            for name in options.settings or preset["settings"]:
+                futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
+                results = [future.result() for future in progress(futures, desc=name, unit="seed")]
+                record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
+                lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
+                write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())  # each as soon as it is there
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
-    write_whole(resolve_path(options.output), (json.dumps(plain(describe(record)), indent=1) + "\n").encode())
     return 0
 
 
