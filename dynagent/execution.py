@@ -82,11 +82,11 @@ class Runner:
         asked = ancestors(heard, self.graph.decision_node)[..., :-1]  # [B, K, N]
         answers, tokens = torch.full(asked.shape, NOT_ASKED), torch.zeros(asked.shape, dtype=torch.long)
 
-        each = (asked & ~reads).any(1).nonzero().tolist()
-        self._ask({(questions[b].id, node, ()): questions[b] for b, node in each})
-        for b, node in each:
-            said = self._answers[questions[b].id, node, ()]
-            answers[b, :, node], tokens[b, :, node] = said.answer, said.tokens
+        places = (asked & ~reads).any(1).nonzero()  # [P, 2]
+        keys = [(questions[b].id, node, ()) for b, node in places.tolist()]
+        self._ask({key: questions[b] for key, b in zip(keys, places[:, 0].tolist(), strict=True)})
+        said = torch.tensor([self._answers[key][::2] for key in keys], dtype=torch.long).view(-1, 2)
+        answers[places[:, 0], :, places[:, 1]], tokens[places[:, 0], :, places[:, 1]] = said[:, :1], said[:, 1:]
         answers = torch.where(asked, answers, NOT_ASKED)
         if (asked & reads).any():
             self._run_readers(questions, heard, asked & reads, answers, tokens)
