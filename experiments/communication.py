@@ -111,8 +111,9 @@ def recorded_questions(llm: RecordedAnswers) -> list[Any]:
 
 
 def wirings(graph: Any) -> dict[str, Any]:
-    """Votes alone, and graphs in which one agent explains its answer to all others that vote."""
+    """Votes alone, the sender alone, and graphs in which it explains its answer to others that vote."""
     found = {f"vote of {k}": wiring(graph, num_alone=k) for k in range(1, NUM_VOTERS + 1)}
+    found["sender alone"] = graph.single(0)
     found |= {f"1 heard by {k}": wiring(graph, (0,), k) for k in range(1, NUM_VOTERS - 2)}
     return found | {f"1 heard by {k}, {k} alone": wiring(graph, (0,), k, k) for k in range(1, 3)}
 
