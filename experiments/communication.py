@@ -35,7 +35,7 @@ from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX, load_recorded
 from dynagent.train import train
 from dynagent.worlds import load_world
-from experiments.communication_team import FOLDER, MODEL, NUM_VOTERS, TEMPERATURE, make_graph, wiring
+from experiments.communication_team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
 from experiments.hint_world import accuracy_of_graph, optima
 from experiments.hint_world import make_graph as make_hint_graph
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
@@ -114,7 +114,7 @@ def wirings(graph: Any) -> dict[str, Any]:
     """Votes alone, the sender alone, and graphs in which it explains its answer to others that vote."""
     found = {f"vote of {k}": wiring(graph, num_alone=k) for k in range(1, NUM_VOTERS + 1)}
     found["sender alone"] = graph.single(0)
-    found |= {f"1 heard by {k}": wiring(graph, (0,), k) for k in range(1, NUM_VOTERS - 2)}
+    found |= {f"1 heard by {k}": wiring(graph, (0,), k) for k in range(1, MOST_READERS + 1)}
     return found | {f"1 heard by {k}, {k} alone": wiring(graph, (0,), k, k) for k in range(1, 3)}
 
 

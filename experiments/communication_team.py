@@ -22,7 +22,7 @@ MODEL = "qwen2.5-coder-1.5b-instruct"
 FOLDER = "results/recordings/communication"
 MOST_CHARACTERS = 200  # of a question with its options
 NUM_QUESTIONS = 208
-NUM_SENDERS, NUM_VOTERS = 2, 8
+NUM_SENDERS, NUM_VOTERS, MOST_READERS = 2, 10, 5
 TEMPERATURE = 0.7
 
 
@@ -42,7 +42,7 @@ def short_questions(questions: Sequence[Any]) -> list[Any]:
 
 
 def make_graph(llm: Any, temperature: float = TEMPERATURE) -> AgentGraph:
-    """Two senders, and eight voters that draw their letters at a temperature; all of them read what they hear."""
+    """Two senders, and voters that draw their letters at a temperature; all of them read what they hear."""
     senders = [
         Sender(llm, mode="text", reads=True, temperature=TEMPERATURE, name="Sender", group="senders", number=number)
         for number in range(NUM_SENDERS)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynagent.agents import Truthful
-from dynagent.config import RunConfig, TrainConfig
+from dynagent.config import RunConfig, TrainConfig, resolve_path
 from dynagent.decision import MajorityVote
 from dynagent.execution import Runner
 from dynagent.experiment import build_graph
@@ -205,3 +205,12 @@ def test_wirings_are_compared_at_equal_tokens():
 def test_edges_of_the_full_product_are_all_among_the_graphs():
     found = {tuple(dag.flatten().tolist()) for dag in graphs(make_hint_graph(True))}
     assert len(found) == 2 ** (2 * 3 + 5)
+
+
+def test_the_committed_record_has_twenty_seeds_and_two_hundred_questions():
+    record = json.loads(resolve_path("results/communication.json").read_text())
+    assert record["world"]["seeds"] == record["real"]["seeds"] == 20
+    assert record["real"]["questions"]["n"] >= 200
+    for part in (record["real"]["warm"], record["real"]["cold"]):
+        for row in part["wirings"].values():
+            assert "gain" not in row or row["votes alone, tokens"] == pytest.approx(row["tokens"], rel=0.02)
