@@ -205,17 +205,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     preset, path = PRESETS[options.preset], resolve_path(options.output)
     try:
-        record = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
         about = {
             "command": f"make communication ARGS='--preset {options.preset}'",
             "code": code_version(),
             "environment": environment(),
             "seeds": preset["seeds"],
         }
+        measured = {}
         if options.part != "real":
-            record["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
+            measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
         if options.part != "world":
-            record["real"] = about | real_part(preset["seeds"])
+            measured["real"] = about | real_part(preset["seeds"])
+        kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
+        record = kept | measured
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
