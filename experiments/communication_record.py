@@ -29,7 +29,6 @@ from experiments.communication_team import FOLDER, MODEL, make_graph, short_ques
 RECORDINGS = "results/recordings"
 TOKENS_PER_BATCH = 4096  # a step of a written reply costs the same for one reply as for thirty
 NUM_PARTS = 8
-STAGES = ((0,), (0, 1), (1,))  # whom the readers hear
 
 
 class SharedPrefixModel(TransformersModel):
@@ -97,14 +96,13 @@ def take_over(of: Path, to: Path, keys: set[str]) -> None:
 
 
 def record(llm: Recorded, questions: list[Any], parts: list[int]) -> None:
-    """Ask every agent in every wiring about the questions of some parts, the simplest wirings first."""
+    """Ask the sender, a voter that has heard it, and a voter that has heard nobody."""
     runner = Runner(make_graph(llm))
     size = -(-len(questions) // NUM_PARTS)
-    for senders in STAGES:
-        for part in parts:
-            chosen = questions[part * size : (part + 1) * size]
-            adjacency = wiring(runner.graph, senders, 1)
-            runner.run(chosen, adjacency.expand(len(chosen), 1, -1, -1))
+    for part in parts:
+        chosen = questions[part * size : (part + 1) * size]
+        adjacency = wiring(runner.graph, (0,), num_readers=1, num_alone=1)
+        runner.run(chosen, adjacency.expand(len(chosen), 1, -1, -1))
 
 
 def main(arguments: list[str] | None = None) -> int:
