@@ -45,7 +45,7 @@ from experiments.table2_records import plain, write_whole
 OUTPUT = "results/communication.json"
 PRESETS: dict[str, dict[str, int]] = {
     "smoke": {"seeds": 2, "num_train": 160},
-    "laptop": {"seeds": 20, "num_train": 400},
+    "laptop": {"seeds": 20, "num_train": 640},
 }
 LEARNING_RATE = 0.1
 COLD = 0.2  # a second temperature of the voters, at which they hardly differ

@@ -53,7 +53,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 Wirings = dict[str, tuple[np.ndarray, np.ndarray]]
 """By name: scores, [seeds, n], and mean tokens a question, [seeds]."""
-MARGIN = 0.01  # an accuracy that is surely no more than this below another one is called equal to it
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             row["minus vote, reading counted"] = against(wirings, votes, scores, reading, subjects)[0]
         rows[name] = row
     about = {name: value for name, value in results[0]["about"].items() if name != "subjects"}
-    return about | {"wirings": rows, "equal accuracy": equal_accuracy(wirings, votes, subjects)}
+    return about | {"wirings": rows}
 
 
 def against(
@@ -217,28 +216,6 @@ def against(
         equal.append(mixed)
         mismatch = max(mismatch, abs(matched / float(spend) - 1))
     return clustered_interval(scores - np.stack(equal), subjects), mismatch
-
-
-def equal_accuracy(wirings: Wirings, votes: Sequence[str], subjects: Sequence[str]) -> dict[str, Any]:
-    """For every kind of wiring the cheapest one that is as accurate as the full graph, and what it saves."""
-    full_scores, full_tokens = wirings[votes[-1]]
-    kinds = {
-        "vote": list(votes),
-        "best single agent": ["best single agent"],
-        **{kind: [name for name in wirings if name.startswith(kind)] for kind in ("static", "dynamic")},
-    }
-    found = {}
-    for kind, names in kinds.items():
-        equal = [
-            name for name in names if clustered_interval(wirings[name][0] - full_scores, subjects).ci_low >= -MARGIN
-        ]
-        if equal:
-            name = min(equal, key=lambda one: wirings[one][1].mean())
-            saved = 1 - wirings[name][1] / full_tokens
-            found[kind] = {"wiring": name, "saving": seed_interval(saved.tolist())}
-        else:
-            found[kind] = None
-    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -267,7 +244,6 @@ def main(arguments: list[str] | None = None) -> int:
             "environment": environment(),
             "seeds": len(seeds),
             "cost weights": list(weights),
-            "margin": MARGIN,
         }
         with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
             for name in options.settings or preset["settings"]:

@@ -78,14 +78,32 @@ def frontier_table(setting: Mapping[str, Any], num_votes: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def savings_table(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Tokens saved by the cheapest wiring of each kind that is as accurate as the full graph, in %."""
-    rows = {}
-    for name, setting in record.items():
-        rows[name] = {
-            kind: "never equal" if found is None else f"{percent(found['saving'])}, {found['wiring']}"
-            for kind, found in setting["equal accuracy"].items()
-        }
+KINDS = ("vote", "best single", "static", "dynamic")
+
+
+def savings_table(record: Mapping[str, Any], margin: float | None = None) -> pd.DataFrame:
+    """Tokens saved, in %, by the cheapest wiring of each kind that is not below the full graph's accuracy.
+
+    Args:
+        margin: the interval of the difference reaches at most so far below zero; by default it only has to contain
+            zero or lie above it, which a wide interval does easily.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for setting, data in record.items():
+        rows[setting] = {}
+        for kind in KINDS:
+            equal = {}
+            for name, row in data["wirings"].items():
+                low, high = (row["minus full graph"][bound] for bound in ("ci_low", "ci_high"))
+                if name.startswith(kind) and (high >= 0 if margin is None else low >= -margin):
+                    equal[name] = row["spend"]
+            cheapest = min(equal, key=lambda name: equal[name]["mean"], default="none")
+            rows[setting][kind] = cheapest
+            if equal:
+                spend = equal[cheapest]
+                bounds = {"mean": spend["mean"], "ci_low": spend["ci_high"], "ci_high": spend["ci_low"]}
+                saving = {name: 1 - value for name, value in bounds.items()}
+                rows[setting][kind] = f"{percent(saving)} ({cheapest})"
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dynagent.config import resolve_path
-from experiments.frontier import PRESETS, SETTINGS, against, equal_accuracy, main, make_case
+from experiments.frontier import PRESETS, SETTINGS, against, main, make_case
+from experiments.spend_tables import savings_table
 
 SUBJECTS = ["a", "b", "c", "d"]
 
@@ -38,12 +39,26 @@ def test_a_wiring_is_compared_with_a_mixture_that_costs_the_same():
     assert (gain.mean, mismatch) == pytest.approx((0.1, 0.5))  # there is no more to buy, and it says so
 
 
+def row(difference, spend):
+    return {
+        "minus full graph": dict(zip(("mean", "ci_low", "ci_high"), difference, strict=True)),
+        "spend": {"mean": spend, "ci_low": spend - 0.1, "ci_high": spend + 0.1},
+    }
+
+
 def test_the_cheapest_wiring_of_equal_accuracy_is_found():
-    found = equal_accuracy(WIRINGS, VOTES, SUBJECTS)
-    assert found["vote"]["wiring"] == "vote of 3"
-    assert found["best single agent"] is None
-    assert (found["static"]["wiring"], found["static"]["saving"].mean) == ("static, cost 0", pytest.approx(0.2))
-    assert (found["dynamic"]["wiring"], found["dynamic"]["saving"].mean) == ("dynamic, cost 0.3", pytest.approx(0.5))
+    wirings = {
+        "vote of 1": row((-0.05, -0.07, -0.03), 0.5),
+        "vote of 2": row((0.0, 0.0, 0.0), 1.0),
+        "static, cost 0": row((0.01, -0.02, 0.04), 0.4),
+        "static, cost 0.3": row((-0.01, -0.05, 0.03), 0.2),
+    }
+    table = savings_table({"here": {"wirings": wirings}})
+    assert table.loc["here", "vote"] == "0.0 [-10.0, 10.0] (vote of 2)"
+    assert table.loc["here", "static"] == "80.0 [70.0, 90.0] (static, cost 0.3)"
+    assert table.loc["here", "dynamic"] == "none"
+    strict = savings_table({"here": {"wirings": wirings}}, margin=0.02)
+    assert strict.loc["here", "static"] == "60.0 [50.0, 70.0] (static, cost 0)"
 
 
 @pytest.mark.slow
