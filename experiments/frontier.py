@@ -176,8 +176,8 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     subjects = results[0]["about"]["subjects"]
     wirings: Wirings = {}
     for name in results[0]["wirings"]:
-        scores, tokens = zip(*(one["wirings"][name] for one in results), strict=True)
-        wirings[name] = np.stack(scores), np.array(tokens)
+        of_seeds = [one["wirings"][name] for one in results]
+        wirings[name] = np.stack([scores for scores, _ in of_seeds]), np.array([tokens for _, tokens in of_seeds])
     votes = [name for name in wirings if name.startswith("vote")]
     full_scores, full_tokens = wirings[votes[-1]]
     static = [name for name in wirings if name.startswith("static")]
