@@ -180,7 +180,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         wirings[name] = np.stack([scores for scores, _ in of_seeds]), np.array([tokens for _, tokens in of_seeds])
     votes = [name for name in wirings if name.startswith("vote")]
     full_scores, full_tokens = wirings[votes[-1]]
-    static = [name for name in wirings if name.startswith("static")]
+    static = ["best single agent", *(name for name in wirings if name.startswith("static"))]
     rows = {}
     for name, (scores, tokens) in wirings.items():
         row: dict[str, Any] = {
@@ -192,8 +192,8 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if name not in votes:
             row["minus vote at equal spend"], row["spend mismatch"] = against(wirings, votes, scores, tokens, subjects)
         if name.startswith("dynamic"):
-            against_static = against(wirings, static, scores, tokens, subjects)
-            row["minus static at equal spend"] = against_static[0]
+            row["minus static at equal spend"], mismatch = against(wirings, static, scores, tokens, subjects)
+            row["spend mismatch"] = max(row["spend mismatch"], mismatch)
             reading = tokens + full_tokens / len(votes)  # the edge LLM's reading as one more call
             row["minus vote, reading counted"] = against(wirings, votes, scores, reading, subjects)[0]
         rows[name] = row
