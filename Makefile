@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 
 NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
 # Notebooks that only report: what they print must equal their stored outputs.
-STRICT_NOTEBOOKS := notebooks/table2.ipynb notebooks/learner.ipynb
+STRICT_NOTEBOOKS := notebooks/table2.ipynb notebooks/learner.ipynb notebooks/communication.ipynb notebooks/frontier.ipynb
 LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
 NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
 

@@ -180,7 +180,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         wirings[name] = np.stack([scores for scores, _ in of_seeds]), np.array([tokens for _, tokens in of_seeds])
     votes = [name for name in wirings if name.startswith("vote")]
     full_scores, full_tokens = wirings[votes[-1]]
-    static = ["best single agent", *(name for name in wirings if name.startswith("static"))]
+    static = ["best single agent", *(name for name in wirings if name.startswith("static")), votes[-1]]
     rows = {}
     for name, (scores, tokens) in wirings.items():
         row: dict[str, Any] = {

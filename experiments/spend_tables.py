@@ -133,11 +133,12 @@ def plot_frontier(record: Mapping[str, Any]) -> Figure:
 def plot_communication(part: Mapping[str, Any]) -> Figure:
     """Accuracy against tokens a question: votes alone as a line, wirings with edges between agents as points."""
     figure, panel = plt.subplots(figsize=(5, 3.3), layout="constrained")
-    for colour, marker, line, is_vote in (("0.5", ".", "-", True), (COLOURS[0], "o", "", False)):
-        rows = [row for name, row in part["wirings"].items() if name.startswith("vote") == is_vote]
+    shown = (("vote", "votes alone", "0.5", ".", "-"), ("sender", "the sender alone", COLOURS[2], "^", ""),
+             ("1 heard", "voters have read the sender", COLOURS[0], "o", ""))  # fmt: skip
+    for prefix, label, colour, marker, line in shown:
+        rows = [row for name, row in part["wirings"].items() if name.startswith(prefix)]
         means = [100 * row["accuracy"]["mean"] for row in rows]
-        panel.plot([row["tokens"] for row in rows], means, color=colour, marker=marker, linestyle=line,
-                   label="votes alone" if is_vote else "with edges between agents")  # fmt: skip
+        panel.plot([row["tokens"] for row in rows], means, color=colour, marker=marker, linestyle=line, label=label)
     panel.set(xlabel="tokens a question", ylabel="accuracy, %")
     panel.legend(frameon=False)
     sns.despine(figure)
