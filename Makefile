@@ -10,8 +10,8 @@ STAMP := .venv/.installed
 
 NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
 # Notebooks that only report: what they print must equal their stored outputs.
-STRICT_NOTEBOOKS := notebooks/table2.ipynb notebooks/learner.ipynb notebooks/embedding_ablation.ipynb \
-    notebooks/as_released.ipynb notebooks/model_size.ipynb
+STRICT_NOTEBOOKS := $(addprefix notebooks/,$(addsuffix .ipynb,table2 learner embedding_ablation as_released model_size \
+    communication frontier))
 LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
 NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
 
@@ -111,6 +111,18 @@ read: install ## let other and untrained edge LLMs read the questions (ARGS="--c
 .PHONY: claims
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
 	$(BIN)/python -m experiments.claims $(ARGS)
+
+.PHONY: communication
+communication: install ## what edges between agents earn, in a world and on record: results/communication.json (ARGS="--preset smoke")
+	$(BIN)/python -m experiments.communication $(ARGS)
+
+.PHONY: record-communication
+record-communication: install ## record agents that read each other, for `make communication` (an hour on two cores; resumable)
+	$(BIN)/python -m experiments.communication_record $(ARGS)
+
+.PHONY: frontier
+frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
+	$(BIN)/python -m experiments.frontier $(ARGS)
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed

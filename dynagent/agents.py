@@ -6,7 +6,7 @@ With `mode` an agent chooses how its language model is asked:
 - "options": the likelihood of each option's text after the question, per token. It is the default, since it
   works for small models that cannot name letters.
 - "letter": the likelihood of the letters A, B, C, D as the first token of the reply.
-- "text": a written reply, from which a letter is parsed.
+- "text": a written reply, from which a letter is parsed; of an agent that reads, also a reason of one sentence.
 
 In the first two modes one forward gives a distribution, softmax(score / temperature), from which any number of
 agents draw their own answers.
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dynagent.llm.base import Chat, Reply, Request
 from dynagent.llm.recorded import OriginRequest
-from dynagent.tasks.letters import TIMED_OUT, parse_letter
+from dynagent.tasks.letters import TIMED_OUT, parse_letter, parse_reason
 from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 
@@ -43,28 +43,40 @@ LYING_ROLE = (
 )
 _LETTER = "Reply with the letter and nothing else."
 _JSON = 'Reply with one JSON object and nothing else, like {"answer": "A"}.'
-# By mode, and whether a wrong option is asked for: the system's message, or the text before the options.
-TEMPLATES = {
-    ("options", False): "Question: {question}\nAnswer:",
-    ("letter", False): f"{TRUTHFUL_ROLE} {_LETTER}",
-    ("letter", True): f"{LYING_ROLE} {_LETTER}",
-    ("text", False): f"{TRUTHFUL_ROLE} {_JSON}",
-    ("text", True): f"{LYING_ROLE} {_JSON}",
+_REASON = 'Reply with one JSON object and nothing else, like {"answer": "A", "reason": "at most ten words"}.'
+_BEGUN = '{"answer": "'  # of a reply with a reason, so that a small model does not think aloud first
+_FORMS = {"letter": _LETTER, "text": _JSON, "reason": _REASON}
+# By form of the reply, and whether a wrong option is asked for: the system's message, or the text before the options.
+TEMPLATES = {("options", False): "Question: {question}\nAnswer:"} | {
+    (form, wrong): f"{LYING_ROLE if wrong else TRUTHFUL_ROLE} {asked}"
+    for form, asked in _FORMS.items()
+    for wrong in (False, True)
 }
+MOST_CHARACTERS = 300  # of a reason, as others read it
+MOST_TOKENS = {"reason": 28}  # of a reply by its form, where that is not the default
 
 
 @dataclass(frozen=True)
 class Message:
-    """What a predecessor has said: its name, the letter of its answer, its reply."""
+    """What a predecessor has said: its name, the letter of its answer, its reason where it gave one."""
 
     sender: str
     answer: str
-    text: str = ""
+    reason: str = ""
+
+    @classmethod
+    def of(cls, sender: str, answer: int, reply: str) -> Message:
+        """The message that an answer and the reply that it was parsed from make."""
+        letter = LETTERS[answer] if answer >= 0 else "nothing"
+        return cls(sender, letter, parse_reason(reply)[:MOST_CHARACTERS])
+
+    def __str__(self) -> str:
+        return f"{self.sender} answers {self.answer}{self.reason and ': '}{self.reason}"
 
 
 @lru_cache
-def _version(template: str) -> str:
-    return hashlib.sha256(template.encode()).hexdigest()[:8]
+def _version(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _scores(log_probs: tuple[float, ...], tokens: tuple[int, ...] | None) -> Tensor:
@@ -87,7 +99,8 @@ class Truthful:
         llm: what answers, from `dynagent.llm.load_llm`.
         mode: how it is asked, see the module's first lines.
         temperature: of the draw, in units of the scores: nats per token ("options"), nats ("letter").
-        reads: whether the answers of its predecessors enter its prompt (modes "letter" and "text").
+        reads: whether the answers of its predecessors, and their reasons where they gave any, enter its prompt (modes
+            "letter" and "text").
         lying: how it misleads where it means to: "least_likely" turns the truthful scores round; "asked" asks the
             model for a wrong option, as mode "text" always does; "colluding" names the option that is least likely by
             the truthful scores among the wrong ones, so that all who collude agree and none is ever right.
@@ -123,29 +136,38 @@ class Truthful:
         """Whether its language model is asked for a wrong option on this question."""
         return not self.tells_truth(question) and (self.mode == "text" or self.lying == "asked")
 
+    @property
+    def _form(self) -> str:
+        """How it replies: as its mode says, and if it reads, with a reason where it writes."""
+        return "reason" if self.reads and self.mode == "text" else self.mode
+
     def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         """What to ask the language model."""
-        kind = (self.mode, self.asks_for_wrong(question))
-        template = TEMPLATES[kind]
-        version = _version(template)
-        heard = "".join(f"\n{m.sender} says {m.answer}. {m.text}".rstrip() for m in messages)
-        origin = (self.mode, "wrong" if kind[1] else "right", version, question.id, heard)
+        form = self._form
+        asks_for_wrong = self.asks_for_wrong(question)
+        template = TEMPLATES[form, asks_for_wrong]
+        heard = "\n".join(["\nOther agents:", *map(str, messages)]) if messages else ""
+        kind, hashes = "wrong" if asks_for_wrong else "right", [text and _version(text) for text in (template, heard)]
+        origin = (self.mode, kind, hashes[0], question.id, hashes[1])
+        most_tokens = MOST_TOKENS.get(form, Request.max_new_tokens)
         if isinstance(question, RecordedQuestion):
             drawn = self.mode == "text"  # by the model
             return OriginRequest(
                 temperature=self.temperature if drawn else 0.0,
                 sample=sample if drawn else 0,
+                max_new_tokens=most_tokens if drawn else Request.max_new_tokens,
                 origin=origin,
                 question=question,
             )
         if self.mode == "options":
             prompt = template.replace("{question}", question.text)
             return Request(prompt, tuple(f" {option}" for option in question.options), origin=origin)
-        user = question.render() + (f"\nOther agents:{heard}" if heard else "")
-        chat: Chat = (("system", template), ("user", user))
+        chat: Chat = (("system", template), ("user", question.render() + heard))
         if self.mode == "letter":
             return Request(chat, tuple(LETTERS[: len(question.options)]), origin=origin)
-        return Request(chat, temperature=self.temperature, sample=sample, origin=origin)
+        if form == "reason":
+            chat = (*chat, ("assistant", _BEGUN))
+        return Request(chat, (), self.temperature, most_tokens, sample, origin)
 
     def option_probs(self, question: Any, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
@@ -169,7 +191,12 @@ class Truthful:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
         if self.mode == "text":
-            return TIMED_OUT if reply.text is None else parse_letter(reply.text, len(question.options))
+            if reply.text is None:
+                return TIMED_OUT
+            text = reply.text
+            if self._form == "reason":  # which may itself name options, and be cut off
+                text = (_BEGUN + text).partition('"reason"')[0]
+            return parse_letter(text, len(question.options))
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)
 

@@ -72,7 +72,19 @@ class BoardRunner:
     def restore(self, state: dict[str, Any]) -> None:
         """Nothing, as `state`."""
 
-    def expected_utility(self, puzzles: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
+    def net_utility(self, puzzles: Sequence[Puzzle], adjacency: Tensor, cost_weight: float) -> Tensor:
+        """Share of right words on the chosen boards: [B, K].
+
+        Raises:
+            ValueError: for a `cost_weight`, since a step that others share has no price of its own.
+        """
+        if cost_weight:
+            raise ValueError("Boards have no token cost: leave cost_weight at 0.")
+        return self.run(puzzles, adjacency).utility
+
+    def expected_utility(
+        self, puzzles: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None, cost_weight: float = 0.0
+    ) -> Tensor:
         """There is none in closed form.
 
         Raises:

@@ -37,6 +37,8 @@ class RunConfig(TrainConfig):
         edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone.
         trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.agents`.
+        communicate: agents read the answers of their predecessors, and in agent_mode "text" the reasons that they give
+            in one sentence; the edges between agents are then decided, too.
         edge_policy: "dynamic" (the edge LLM) or "static" (one logit an edge).
         readout, standardize, head_init, head: see `dynagent.policy.EdgePolicy`.
         tune: "head" trains the head alone, "lora" also adapters in the edge LLM, "full" all of it: `dynagent.tuning`.
@@ -67,6 +69,7 @@ class RunConfig(TrainConfig):
     trust_remote_code: bool = False
     agent_mode: str = "options"
     temperature: float = 0.2
+    communicate: bool = False
     edge_policy: str = "dynamic"
     readout: str = "mean_hidden"
     standardize: bool = True
@@ -124,9 +127,18 @@ class RunConfig(TrainConfig):
         for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
-        for name in ("standardize", "trust_remote_code", "resume"):
+        for name in ("standardize", "trust_remote_code", "communicate", "resume"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")
+        if self.communicate and self.agent_mode == "options":
+            raise ValueError(
+                "communicate needs a prompt with a place for messages: set agent_mode to 'text' or 'letter'."
+            )
+        if self.communicate and self.estimator in ("exact", "local_expectation"):
+            raise ValueError(
+                f"communicate makes edges between agents matter, which the estimator {self.estimator!r} does not see: "
+                "set estimator to 'leave_one_out'."
+            )
         if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
             raise ValueError(f"second_agent_llm has to be a model's name, not {self.second_agent_llm!r}.")
         if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):

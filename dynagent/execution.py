@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dynagent.agents import LETTERS, Message
+from dynagent.agents import Message
 from dynagent.decision import NOT_ASKED
 from dynagent.estimators import enumerated_utility, local_expectation
 from dynagent.graph import AgentGraph
@@ -27,12 +27,23 @@ class Outcome:
         asked: [B, K, N] bool, the agents whose answer reaches the decision, over agents that read or at once: the
             others are not called.
         option_probs: [B, K, C] float, the vote's outcome.
+        tokens: [B, K], read and written by the agents that are asked, each on its own; one for an agent without a
+            language model.
     """
 
     utility: Tensor
     answers: Tensor
     asked: Tensor
     option_probs: Tensor
+    tokens: Tensor
+
+
+class _Said(NamedTuple):
+    """An agent's answer, the reply that it was parsed from, and the tokens that it took."""
+
+    answer: int
+    reply: str
+    tokens: int
 
 
 class ExecutesGraphs(Protocol):
@@ -41,11 +52,13 @@ class ExecutesGraphs(Protocol):
     def prepare(self, questions: Sequence[Any]) -> None:
         """Make ready for the questions, in the fullest batches."""
 
-    def run(self, questions: Sequence[Any], adjacency: Tensor) -> Any:
-        """Run the graphs, [B, K, M, M]; what comes has a `utility`, [B, K]."""
+    def net_utility(self, questions: Sequence[Any], adjacency: Tensor, cost_weight: float) -> Tensor:
+        """Utility of the graphs, [B, K, M, M], minus what they cost: [B, K]."""
 
-    def expected_utility(self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Utility averaged over the graphs that the probabilities make: [B]."""
+    def expected_utility(
+        self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None, cost_weight: float = 0.0
+    ) -> Tensor:
+        """Net utility averaged over the graphs that the probabilities make: [B]."""
 
     def state(self) -> dict[str, Any]:
         """What was remembered so far and changes what is asked next, as JSON values."""
@@ -71,7 +84,7 @@ class Runner:
             raise ValueError("Agents of several operations cannot be run on multiple-choice questions.")
         self.graph = graph
         self.seed = seed
-        self._answers: dict[tuple[str, int, tuple[Message, ...]], tuple[int, str]] = {}
+        self._answers: dict[tuple[str, int, tuple[Message, ...]], _Said] = {}
 
     def prepare(self, questions: Sequence[Any]) -> None:
         """Ask every agent that reads nobody, on all questions, in the fullest batches."""
@@ -88,22 +101,38 @@ class Runner:
         reads = torch.tensor([agent.reads for agent in self.graph.team])
         heard = adjacency.cpu() & torch.cat([reads, torch.tensor([True])])  # who does not read, hears nobody
         asked = ancestors(heard, self.graph.decision_node)[..., :-1]  # [B, K, N]
-        answers = torch.full(asked.shape, NOT_ASKED)
+        answers, tokens = torch.full(asked.shape, NOT_ASKED), torch.zeros(asked.shape, dtype=torch.long)
 
-        each = (asked & ~reads).any(1).nonzero().tolist()
-        self._ask({(questions[b].id, node, ()): questions[b] for b, node in each})
-        for b, node in each:
-            answers[b, :, node] = self._answers[questions[b].id, node, ()][0]
+        places = (asked & ~reads).any(1).nonzero()  # [P, 2]
+        keys = [(questions[b].id, node, ()) for b, node in places.tolist()]
+        self._ask({key: questions[b] for key, b in zip(keys, places[:, 0].tolist(), strict=True)})
+        said = torch.tensor([self._answers[key][::2] for key in keys], dtype=torch.long).view(-1, 2)
+        answers[places[:, 0], :, places[:, 1]], tokens[places[:, 0], :, places[:, 1]] = said[:, :1], said[:, 1:]
         answers = torch.where(asked, answers, NOT_ASKED)
         if (asked & reads).any():
-            self._run_readers(questions, heard, asked & reads, answers)
+            self._run_readers(questions, heard, asked & reads, answers, tokens)
 
         votes = heard[..., :-1, self.graph.decision_node]
         option_probs = self.graph.decision.option_probs(torch.where(votes, answers, NOT_ASKED), _num_options(questions))
-        return Outcome(_of_the_right_option(option_probs, questions), answers, asked, option_probs)
+        utility = _of_the_right_option(option_probs, questions)
+        return Outcome(utility, answers, asked, option_probs, (tokens * asked).sum(-1))
 
-    def expected_utility(self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Utility averaged over the graphs that the probabilities make, differentiable in them: [B].
+    def net_utility(self, questions: Sequence[Any], adjacency: Tensor, cost_weight: float) -> Tensor:
+        """Utility minus `cost_weight` times the tokens spent, in units of what the full graph spends: [B, K].
+
+        Args:
+            questions, adjacency: see `run`.
+        """
+        outcome = self.run(questions, adjacency)
+        if not cost_weight:
+            return outcome.utility
+        full = self.run(questions, self.graph.full().expand(len(questions), 1, -1, -1)).tokens  # [B, 1]
+        return outcome.utility - cost_weight * outcome.tokens / full
+
+    def expected_utility(
+        self, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None, cost_weight: float = 0.0
+    ) -> Tensor:
+        """Net utility averaged over the graphs that the probabilities make, differentiable in them: [B].
 
         It is exact, or with `noise` a quantity whose gradient is so in expectation (`local_expectation`).
 
@@ -111,6 +140,7 @@ class Runner:
             questions: B questions.
             edge_probs: [B, E].
             noise: [B, K, N] uniform numbers.
+            cost_weight: see `net_utility`; the expected spend is a sum over the edges, exact with or without noise.
 
         Raises:
             ValueError: if an agent reads others, so that edges between agents matter, too.
@@ -122,20 +152,24 @@ class Runner:
             )
         decision, num_agents = self.graph.decision, len(self.graph.team)
         self.prepare(questions)
-        answers = torch.tensor([[self._answers[q.id, n, ()][0] for n in range(num_agents)] for q in questions])
+        said = [[self._answers[q.id, n, ()] for n in range(num_agents)] for q in questions]
         vote_probs = edge_probs[:, self.graph.decision_edges.to(edge_probs.device)]  # [B, N]
-        answers, num_options = answers.to(edge_probs.device), _num_options(questions)
+        answers = torch.tensor([[one.answer for one in row] for row in said], device=edge_probs.device)
+        num_options, spend = _num_options(questions), torch.zeros(len(questions), device=edge_probs.device)
+        if cost_weight:
+            tokens = torch.tensor([[one.tokens for one in row] for row in said]).to(edge_probs)  # [B, N]
+            spend = cost_weight * (vote_probs * tokens).sum(-1) / tokens.sum(-1)
         if noise is None and hasattr(decision, "expected_option_probs"):
             expected = decision.expected_option_probs(vote_probs, answers, num_options)
-            return _of_the_right_option(expected[:, None], questions)[:, 0]
+            return _of_the_right_option(expected[:, None], questions)[:, 0] - spend
 
         def utility_of(votes: Tensor) -> Tensor:
             option_probs = decision.option_probs(torch.where(votes, answers[:, None], NOT_ASKED), num_options)
             return _of_the_right_option(option_probs, questions)
 
         if noise is None:
-            return enumerated_utility(vote_probs, utility_of)
-        return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device))
+            return enumerated_utility(vote_probs, utility_of) - spend
+        return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device)) - spend
 
     def state(self) -> dict[str, Any]:
         """What agents that read have answered so far, and what that has counted, as JSON values.
@@ -150,12 +184,14 @@ class Runner:
         """Forget what agents that read have answered, but for what `state` holds."""
         self._answers = {key: value for key, value in self._answers.items() if not self.graph.team[key[1]].reads}
         for question_id, node, heard, value in state["answers"]:
-            self._answers[question_id, node, tuple(Message(*message) for message in heard)] = tuple(value)
+            self._answers[question_id, node, tuple(Message(*message) for message in heard)] = _Said(*value)
         for llm, counts in zip(used_llms(self.graph), state["counts"], strict=False):
             llm.count_from(counts)
 
-    def _run_readers(self, questions: Sequence[Any], adjacency: Tensor, asked: Tensor, answers: Tensor) -> None:
-        """Fill in the answers of agents that read, in waves: a wave's predecessors have all spoken."""
+    def _run_readers(
+        self, questions: Sequence[Any], adjacency: Tensor, asked: Tensor, answers: Tensor, tokens: Tensor
+    ) -> None:
+        """Fill in answers and tokens of agents that read, in waves: a wave's predecessors have all spoken."""
         told: dict[tuple[int, int, int], tuple[Message, ...]] = {}
         waiting = [tuple(place) for place in asked.nonzero().tolist()]
         while waiting:
@@ -174,12 +210,13 @@ class Runner:
                 raise ValueError("The agents that read wait for each other: the graph has a cycle.")
             self._ask({(questions[b].id, node, told[b, k, node]): questions[b] for b, k, node in wave})
             for b, k, node in wave:
-                answers[b, k, node] = self._answers[questions[b].id, node, told[b, k, node]][0]
+                said = self._answers[questions[b].id, node, told[b, k, node]]
+                answers[b, k, node], tokens[b, k, node] = said.answer, said.tokens
             waiting = later
 
     def _message(self, question_id: str, sender: int, told: tuple[Message, ...]) -> Message:
-        answer, text = self._answers[question_id, sender, told]
-        return Message(f"Agent {sender}", LETTERS[answer] if answer >= 0 else "nothing", text)
+        said = self._answers[question_id, sender, told]
+        return Message.of(f"Agent {sender}", said.answer, said.reply)
 
     def _ask(self, work: dict[tuple[str, int, tuple[Message, ...]], Any]) -> None:
         """Ask what is not yet known: one batched call for each language model."""
@@ -200,7 +237,7 @@ class Runner:
                 replies = agents[0].llm.reply(requests)
             for agent, key, reply in zip(agents, keys, replies, strict=True):
                 answer = agent.answer(work[key], reply, self._draw(key[0], key[1]))
-                self._answers[key] = (answer, (reply and reply.text) or "")
+                self._answers[key] = _Said(answer, (reply and reply.text) or "", reply.tokens if reply else 1)
 
     def _draw(self, question_id: str, node: int) -> float:
         """Uniform in [0, 1), from the seed, the question and the agent's position."""

@@ -151,6 +151,7 @@ def build_graph(config: RunConfig, *llms: Recorded | RecordedAnswers) -> AgentGr
     llm = llms[0]
     lying = "least_likely" if config.adversary == "constant" else config.adversary
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
+    options["reads"] = config.communicate
     team: list[Any]
     if config.team == "adversarial":
         adversary = Constant("A") if config.adversary == "constant" else Adversarial(llm, **options)

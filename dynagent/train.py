@@ -39,9 +39,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 class History:
     """One row of metrics an iteration, in the order of the iterations.
 
-    utility is the batch's mean (an expectation where the estimator has it), baseline what was subtracted on average,
-    num_edges the expected number of edges into the decision node, num_reaching the mean number of agents from which a
-    path led there (all, where all graphs count), gradient_norm that of the whole policy.
+    utility is the batch's mean (an expectation where the estimator has it), net of what it costs, baseline what was
+    subtracted on average, num_edges the expected number of edges into the decision node, num_reaching the mean number
+    of agents from which a path led there (all, where all graphs count), gradient_norm that of the whole policy.
 
     Attributes:
         num_resumed: iterations that were found on disk, from an earlier start of the same run.
@@ -133,12 +133,12 @@ def train(
         edge_probs = edge_logits.sigmoid()
         if config.estimator in ("exact", "local_expectation"):
             others = noise[mine, :, 0][..., graph.decision_edges] if config.estimator == "local_expectation" else None
-            utility = runner.expected_utility(batch, edge_probs, others)[:, None]  # [B, 1]
+            utility = runner.expected_utility(batch, edge_probs, others, config.cost_weight)[:, None]  # [B, 1]
             baseline, loss = torch.zeros_like(utility), -utility.mean()
             reaching = torch.ones(len(graph.team))
         else:
             dags = sample_dags(edge_logits, graph, noise[mine], order=config.order, decide=config.decide)
-            utility = runner.run(batch, dags.adjacency).utility.to(edge_logits)  # [B, K]
+            utility = runner.net_utility(batch, dags.adjacency, config.cost_weight).to(edge_logits)  # [B, K]
             baseline = _baseline(config.estimator, utility, state.average)
             loss = policy_loss(dags.log_prob, utility - baseline)
             reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1]
@@ -166,7 +166,8 @@ def train(
         )
         bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
-            score = _deployed_utility(policy, graph, runner, [questions[i] for i in held_out], inputs[held_out])
+            kept = [questions[i] for i in held_out]
+            score = _deployed_utility(policy, graph, runner, kept, inputs[held_out], config.cost_weight)
             if state.best is None or score > state.best[0]:
                 state.best = score, {name: tensor.detach().clone() for name, tensor in policy.own_tensors().items()}
         if saving and (saving.is_due or iteration + 1 == len(order)):
@@ -178,12 +179,17 @@ def train(
 
 
 def _deployed_utility(
-    policy: Policy, graph: AgentGraph, runner: ExecutesGraphs, questions: Sequence[Any], inputs: Tensor
+    policy: Policy,
+    graph: AgentGraph,
+    runner: ExecutesGraphs,
+    questions: Sequence[Any],
+    inputs: Tensor,
+    cost_weight: float,
 ) -> float:
-    """Mean utility of the most probable graphs."""
+    """Mean net utility of the most probable graphs."""
     with torch.no_grad():
         dags = most_probable_dags(policy(inputs), graph)
-    return float(runner.run(questions, dags.adjacency).utility.mean())
+    return float(runner.net_utility(questions, dags.adjacency, cost_weight).mean())
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:

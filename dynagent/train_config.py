@@ -40,6 +40,8 @@ class TrainConfig:
             training, by the utility of the most probable graphs; 0 keeps the last.
         sparsity: weight of the expected number of edges in the loss.
         penalise: the edges whose number that is: "decided" (those of `decide`), "effective" or "all".
+        cost_weight: what the tokens of the full graph cost, in units of accuracy; a graph's share of them is taken off
+            its utility.
         order, decide: see `dynagent.sampling.sample_dags`.
         mixed_precision: "no" or "bf16", of Accelerate.
         seed: of data order, graphs, agents' draws and initialisation, each with a generator of its own.
@@ -57,6 +59,7 @@ class TrainConfig:
     early_stopping: float = 0.0
     sparsity: float = 0.0
     penalise: str = "decided"
+    cost_weight: float = 0.0
     order: str = "random"
     decide: str = "effective"
     mixed_precision: str = "no"
@@ -68,7 +71,7 @@ class TrainConfig:
         for name in ("batch_size", "graphs_per_question"):
             self._whole(name, at_least=1)
         self._whole("seed", at_least=0)
-        reals = ("learning_rate", "backbone_learning_rate", "bias_speed", "sparsity", "early_stopping")
+        reals = ("learning_rate", "backbone_learning_rate", "bias_speed", "sparsity", "cost_weight", "early_stopping")
         for name in (*reals, "temperature", "initial_probability"):
             if type(getattr(self, name, None)) is int:  # 1 and 1.0 are the same run
                 object.__setattr__(self, name, float(getattr(self, name)))
@@ -76,6 +79,7 @@ class TrainConfig:
         self._real("backbone_learning_rate", above=0)
         self._real("bias_speed", above=0)
         self._real("sparsity", at_least=0)
+        self._real("cost_weight", at_least=0)
         self._real("early_stopping", at_least=0)
         if self.early_stopping > 0.5:
             raise ValueError(f"early_stopping holds out at most half of the questions, not {self.early_stopping}.")

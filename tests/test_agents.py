@@ -1,5 +1,6 @@
 """Agents: probabilities by hand, draws that follow them, and what is asked of a language model."""
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -156,7 +157,34 @@ def test_messages_stand_below_the_question(mode):
     messages = [Message("Agent 0", "B", "It shines."), Message("Agent 2", "nothing")]
     user = agent.request(PHYSICS, messages).prompt[1][1]
     below = user.removeprefix(PHYSICS.render())
-    assert below == "\nOther agents:\nAgent 0 says B. It shines.\nAgent 2 says nothing."
+    assert below == "\nOther agents:\nAgent 0 answers B: It shines.\nAgent 2 answers nothing"
+
+
+@pytest.mark.parametrize("agent", [Truthful(None, mode="text", reads=True), Adversarial(None, mode="text", reads=True)])
+def test_a_written_reply_of_an_agent_that_reads_has_a_reason(agent):
+    silent = replace(agent, reads=False)
+    assert '"reason"' in agent.request(PHYSICS).prompt[0][1]
+    assert '"reason"' not in silent.request(PHYSICS).prompt[0][1]
+    origins = {one.request(PHYSICS).origin for one in (agent, silent)}
+    assert len(origins) == 2  # told apart on record, too
+
+
+def test_what_was_heard_is_a_hash_in_the_origin():
+    """A record then holds no word of another reply, and two different messages are two different requests."""
+    agent = Truthful(None, mode="letter", reads=True)
+    told = [(), [Message("Agent 0", "B", "It shines.")], [Message("Agent 0", "B", "It glows.")]]
+    origins = [agent.request(PHYSICS, messages).origin for messages in told]
+    assert [len(origin[4]) for origin in origins] == [0, 8, 8]
+    assert len(set(origins)) == 3
+    assert origins[0] == Truthful(None, mode="letter").request(PHYSICS).origin
+
+
+def test_a_message_holds_the_letter_and_a_reason_of_bounded_length():
+    message = Message.of("Agent 3", 1, json.dumps({"answer": "B", "reason": "It\nshines " + 500 * "so "}))
+    assert message.answer == "B"
+    assert message.reason.startswith("It shines so so")
+    assert len(message.reason) == 300
+    assert Message.of("Agent 3", -1, "") == Message("Agent 3", "nothing", "")
 
 
 # --- mistakes

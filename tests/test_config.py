@@ -25,7 +25,7 @@ WRONG = {
     "num_per_domain": [*NOT_WHOLE, 0, None],
     **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "bias_speed", "temperature")},
     "backbone_learning_rate": [*NOT_REAL, None, 0, -0.1],
-    "sparsity": [*NOT_REAL, None, -0.1],
+    **{name: [*NOT_REAL, None, -0.1] for name in ("sparsity", "cost_weight")},
     "early_stopping": [*NOT_REAL, None, -0.1, 0.51, 1],
     "initial_probability": [*NOT_REAL, None, 0, 1, -0.5, 1.5, "all"],
     **dict.fromkeys(
@@ -36,9 +36,8 @@ WRONG = {
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
-    "standardize": ["yes", 1, None, 0],
-    "trust_remote_code": ["yes", 1, None, 0],
-    "resume": ["yes", 1, None, 0],
+    **{name: ["yes", 1, None, 0] for name in ("standardize", "trust_remote_code", "resume")},
+    "communicate": ["yes", 1, None, 0, True],  # the last with the estimator "exact", which is the default
     "second_agent_llm": ["", 3, ["test"], True, "org/model"],  # the last without the team "two_models"
 }
 

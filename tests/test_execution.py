@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from itertools import product
 
 import networkx as nx
 import pytest
@@ -16,7 +17,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm import Reply
 from dynagent.llm.recorded import Recorded
 from dynagent.tasks import Question
-from dynagent.tasks.letters import UNPARSABLE
+from dynagent.tasks.letters import UNPARSABLE, parse_reason
 
 QUESTIONS = [
     Question(f"Question number {i}?", tuple(f"option {i}{j}" for j in range(4)), i % 3, "physics", "en")
@@ -49,8 +50,10 @@ class Echo:
         text = repr(request)
         if request.options:
             scores = tuple(-number(f"{text}{i}", 1000) / 200 for i in range(len(request.options)))
-            return Reply(None, scores, tuple(1 + number(f"{i}{text}", 3) for i in range(len(scores))))
-        return Reply(f"I say {'ABCDE'[number(text, 5)]} as {number(text, 10**6)}.")  # E is unparsable
+            tokens = tuple(1 + number(f"{i}{text}", 3) for i in range(len(scores)))
+            return Reply(None, scores, tokens, 100 + number(text, 50), sum(tokens))
+        said = f"I say {'ABCDE'[number(text, 5)]} as {number(text, 10**6)}."  # E is unparsable
+        return Reply(said, prompt_tokens=200 + number(text, 50), completion_tokens=number(text, 30))
 
 
 def graph_of(*team):
@@ -79,17 +82,17 @@ def test_agents_hear_their_predecessors_and_nobody_else():
     question = QUESTIONS[0]
     assert [len(call) for call in llm.calls] == [1, 1, 1, 1]  # 0, then 2, then 1, then 3
     first = LETTERS[outcome.answers[0, 0, 0]]
-    replies = [Echo.one(call[0]).text for call in llm.calls]
+    reasons = [parse_reason(Echo.one(call[0]).text or "") for call in llm.calls]
     letters = [LETTERS[a] if a >= 0 else "nothing" for a in outcome.answers[0, 0].tolist()]
     assert [call[0] for call in llm.calls] == [
         silent.request(question),
         reader.request(question, (), sample=2),
-        reader.request(question, (Message("Agent 0", first), Message("Agent 2", letters[2], replies[1])), sample=1),
-        reader.request(question, (Message("Agent 0", first), Message("Agent 1", letters[1], replies[2])), sample=3),
+        reader.request(question, (Message("Agent 0", first), Message("Agent 2", letters[2], reasons[1])), sample=1),
+        reader.request(question, (Message("Agent 0", first), Message("Agent 1", letters[1], reasons[2])), sample=3),
     ]
     user = llm.calls[3][0].prompt[1][1]
     assert user == (
-        f"{question.render()}\nOther agents:\nAgent 0 says {first}.\nAgent 1 says {letters[1]}. {replies[2]}"
+        f"{question.render()}\nOther agents:\nAgent 0 answers {first}\nAgent 1 answers {letters[1]}: {reasons[2]}"
     )
     assert outcome.asked[0, 0].tolist() == [True, True, True, True, False]
     assert outcome.answers[0, 0, 4] == NOT_ASKED
@@ -243,15 +246,19 @@ def naive_answers(graph, adjacency, question, draws, seed):
         agent = graph.team[node]
         heard = sorted(edges.predecessors(node)) if agent.reads else []
         messages = [
-            Message(f"Agent {i}", LETTERS[said[i][0]] if said[i][0] >= 0 else "nothing", said[i][1]) for i in heard
+            Message(f"Agent {i}", LETTERS[said[i][0]] if said[i][0] >= 0 else "nothing", parse_reason(said[i][1]))
+            for i in heard
         ]
         reply = (
             None
             if agent.llm is None
             else Echo.one(agent.request(question, messages, sample=seed * len(graph.team) + node))
         )
-        said[node] = (agent.answer(question, reply, draws[question.id, node]), (reply and reply.text) or "")
-    return {node: answer for node, (answer, _) in said.items()}
+        tokens = 1 if reply is None else reply.prompt_tokens + reply.completion_tokens
+        if reply is not None and reply.option_tokens == (1, 1, 1, 1):
+            tokens = reply.prompt_tokens + 1
+        said[node] = (agent.answer(question, reply, draws[question.id, node]), (reply and reply.text) or "", tokens)
+    return {node: answer for node, (answer, *_) in said.items()}, sum(tokens for *_, tokens in said.values())
 
 
 def naive_utility(votes, question):
@@ -300,7 +307,8 @@ def test_utility_equals_a_walk_along_every_graph(team, batch, seed, graphs):
     draws = draws_of(seed, len(team), batch)
     for b, question in enumerate(batch):
         for k in range(num_graphs):
-            answers = naive_answers(graph, adjacency[b, k], question, draws, seed)
+            answers, tokens = naive_answers(graph, adjacency[b, k], question, draws, seed)
+            assert outcome.tokens[b, k] == tokens
             expected = [answers.get(node, NOT_ASKED) for node in range(len(team))]
             assert outcome.answers[b, k].tolist() == expected
             assert outcome.asked[b, k].tolist() == [node in answers for node in range(len(team))]
@@ -318,6 +326,41 @@ def test_the_teams_above_disagree_and_fail_to_answer():
     assert set(said.tolist()) >= {UNPARSABLE, 0, 1, 2}
     assert 0.1 < outcome.utility.mean() < 0.9
     assert ((outcome.utility > 0) & (outcome.utility < 1)).any()
+
+
+# --- what it costs
+
+
+@pytest.mark.parametrize("cost_weight", [0.0, 0.3])
+def test_net_utility_takes_off_the_share_of_the_full_graphs_tokens(cost_weight):
+    graph = graph_of(*KINDS)
+    adjacency = random_dags(20, 7, 1).expand(len(QUESTIONS), -1, -1, -1)
+    net = Runner(graph).net_utility(QUESTIONS, adjacency, cost_weight)
+    outcome = Runner(graph).run(QUESTIONS, adjacency)
+    full = Runner(graph).run(QUESTIONS, graph.full().expand(len(QUESTIONS), 1, -1, -1)).tokens
+    assert full.min() > 0
+    torch.testing.assert_close(net, outcome.utility - cost_weight * outcome.tokens / full)
+
+
+def test_expected_net_utility_is_the_mean_over_every_graph():
+    """In closed form, and by its local expectation on average: agents that read nobody, of different prices."""
+    graph = graph_of(Truthful(ECHO, temperature=2.0), Adversarial(ECHO, mode="letter"), Constant("B"))
+    probs, cost_weight = torch.tensor([0.2, 0.7, 0.9]), 0.4
+    into = graph.decision_edges.nonzero().flatten()
+    edge_probs = torch.full((len(QUESTIONS), graph.num_edges), 0.5)
+    edge_probs[:, into] = probs
+    total = torch.zeros(len(QUESTIONS))
+    for votes in product((False, True), repeat=3):
+        edges = torch.zeros(graph.num_edges, dtype=torch.bool)
+        edges[into] = torch.tensor(votes)
+        weight = torch.where(torch.tensor(votes), probs, 1 - probs).prod()
+        adjacency = graph.adjacency(edges).expand(len(QUESTIONS), 1, -1, -1)
+        total += weight * Runner(graph).net_utility(QUESTIONS, adjacency, cost_weight)[:, 0]
+    exact = Runner(graph).expected_utility(QUESTIONS, edge_probs, cost_weight=cost_weight)
+    torch.testing.assert_close(exact, total)
+    noise = torch.rand(len(QUESTIONS), 4000, 3, generator=torch.Generator().manual_seed(0))
+    local = Runner(graph).expected_utility(QUESTIONS, edge_probs, noise, cost_weight)
+    torch.testing.assert_close(local, total, rtol=0, atol=0.02)
 
 
 # --- ancestors

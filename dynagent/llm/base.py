@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 Chat = tuple[tuple[str, str], ...]
-"""Messages as (role, content) pairs; roles are "system", "user" and "assistant"."""
+"""Messages as (role, content) pairs; roles are "system", "user" and "assistant", whose last message is continued."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Reply:
     option_tokens: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written; options of one token each are compared in one step, which writes one."""
+        return self.prompt_tokens + (1 if set(self.option_tokens or ()) == {1} else self.completion_tokens)
 
 
 def check_finite(values: Tensor, ids: Sequence[str], what: str) -> None:

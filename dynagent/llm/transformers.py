@@ -96,7 +96,8 @@ class TransformersModel:
         return max(len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0))
 
     def _prompt_ids(self, prompt: str | Chat) -> list[int]:
-        text = prompt if isinstance(prompt, str) else self._render(prompt)
+        begun = "" if isinstance(prompt, str) or prompt[-1][0] != "assistant" else prompt[-1][1]  # of the reply
+        text = prompt if isinstance(prompt, str) else self._render(prompt[:-1] if begun else prompt) + begun
         # A template writes the special tokens itself; other text gets the tokenizer's.
         plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
         ids = list(self.tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)

@@ -1,4 +1,4 @@
-"""Which option a written reply names."""
+"""Which option a written reply names, and why."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ def parse_letter(text: str, num_options: int) -> int:
         if set(named) == {"A"} and _ARTICLE.search(text):
             return UNPARSABLE
     return _letter_index(named, num_options)
+
+
+def parse_reason(text: str) -> str:
+    """The reason that a written reply gives, on one line: the key "reason" of a JSON object, which may be cut off.
+
+    A reply that is no such object is all reason; one with an answer alone has none.
+
+    >>> [parse_reason(t) for t in ('{"answer": "B", "reason": "It shi', '{"answer": "B"}', "B. It\\nshines.")]
+    ['It shi', '', 'B. It shines.']
+    """
+    found = re.search(r'"reason"\s*:\s*"((?:[^"\\]|\\.)*)', text)
+    if found is None and '"answer"' in text:
+        return ""
+    reason = re.sub(r"\\(.)", r"\1", re.sub(r"\\[nrt]", " ", found[1])) if found else text
+    return " ".join(reason.split())
 
 
 _JOINED = "0-9A-Za-zÀ-ɏ\u0300-\u036f"  # what a letter that stands alone does not touch: digits, Latin script, accents
