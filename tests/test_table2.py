@@ -328,7 +328,9 @@ def committed():
 def test_every_cell_is_on_record_with_its_seeds_from_a_clean_commit(committed):
     for name, record in committed.items():
         assert len(record.data["seeds"]) == cells()[name].num_seeds, name
-        assert record.data["parameters"] == plain(table2_records.parameters_of(cells()[name])), name
+        defaults = {name: value for name, value in RunConfig().to_dict().items() if name not in ("seed", "output_dir")}
+        then = plain(defaults) | record.data["parameters"]  # a parameter that came later had its default
+        assert then == plain(table2_records.parameters_of(cells()[name])), name
         assert record.data["code"]["dirty"] is False, name
         assert all(len(values) == len(record.data["seeds"]) for values in record.data["per_seed"].values())
     assert {path.stem for path in RECORDS.iterdir()} == set(cells())
