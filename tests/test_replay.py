@@ -140,7 +140,7 @@ def test_replayed_answers_are_the_recorded_ones(small, mode):
 
 def test_no_file_of_a_record_holds_a_question(small):
     texts = [file.read_bytes() for file in small.recordings.iterdir()]
-    assert len([text for text in texts if text]) == 3  # index, answers, features
+    assert len([text for text in texts if text]) == 4  # index, answers, features, packages
     for words in ("virology question", "dev 问题", "two 3", "甲"):
         assert not any(words.encode() in text or json.dumps(words)[1:-1].encode() in text for text in texts)
 

@@ -117,12 +117,14 @@ def test_every_other_parameter_is_part_of_the_name():
         "eval_limit": 10, "team": "languages", "num_truthful": 5, "num_adversarial": 5, "num_per_domain": 3,
         "adversary": "constant", "edge_llm": "a/b", "agent_llm": "a/b", "agent_mode": "letter", "temperature": 0.3,
         "edge_policy": "static", "readout": "last_hidden", "standardize": False, "head_init": "default",
-        "initial_probability": 0.6, "trust_remote_code": True,
+        "initial_probability": 0.6, "trust_remote_code": True, "cost_weight": 0.1,
     }  # fmt: skip
     base = RunConfig()
-    assert changed.keys() | {"output_dir", "resume", "second_agent_llm"} == base.to_dict().keys()
+    assert changed.keys() | {"output_dir", "resume", "second_agent_llm", "communicate"} == base.to_dict().keys()
     runs = [replace(base, **{name: value}) for name, value in changed.items()]
     runs += [replace(base, team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
+    talking = {"agent_mode": "text", "estimator": "leave_one_out"}
+    runs += [replace(base, communicate=communicate, **talking) for communicate in (False, True)]
     assert len({run_folder(run).name for run in (base, *runs)}) == len(runs) + 1
 
 

@@ -60,8 +60,8 @@ class Spy(Runner):
         self.utility.append(outcome.utility)
         return outcome
 
-    def expected_utility(self, questions, edge_probs, noise=None):
-        utility = super().expected_utility(questions, edge_probs, noise)
+    def expected_utility(self, questions, edge_probs, noise=None, cost_weight=0.0):
+        utility = super().expected_utility(questions, edge_probs, noise, cost_weight)
         value = self.utility_at.get(len(self.averaged))
         self.averaged.append([question.id for question in questions])
         return utility if value is None else utility + value
@@ -596,3 +596,16 @@ def test_no_questions_are_an_error():
     graph = toy_graph()
     with pytest.raises(ValueError, match="no questions to train on"):
         fit(StaticEdgePolicy.for_graph(graph), graph, [])
+
+
+@pytest.mark.parametrize("estimator", ["exact", "local_expectation", "leave_one_out"])
+def test_a_cost_of_tokens_leaves_fewer_edges(estimator):
+    """Trained with and without a price; agents of the toy world cost the same."""
+    graph, questions = toy_graph(), toy_questions(40)
+    edges = []
+    for cost_weight in (0.0, 2.0):
+        policy = StaticEdgePolicy.for_graph(graph, 0.5)
+        config = TrainConfig(num_iterations=60, learning_rate=0.1, estimator=estimator, cost_weight=cost_weight)
+        history = train(policy, graph, questions, config, accelerator=Accelerator(cpu=True))
+        edges.append(history.rows[-1]["num_edges"])
+    assert edges[1] < 0.7 * edges[0]
