@@ -28,7 +28,7 @@ os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICE
 import torch
 from toy import save_tiny_backbone
 
-from dynagent import checkpoints, record
+from dynagent import checkpoints
 from dynagent import config as config_module
 from dynagent.agents import Truthful
 from dynagent.checkpoints import Checkpoint
@@ -41,6 +41,9 @@ from dynagent.llm import TransformersModel, load_llm
 from dynagent.policy import StaticEdgePolicy
 from dynagent.tasks import load_questions
 from dynagent.train import train
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # experiments/ lies beside dynagent/
+from experiments import record
 
 torch.set_num_threads(1)
 
