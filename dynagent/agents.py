@@ -56,7 +56,7 @@ MOST_CHARACTERS = 300  # of a reason, as others read it
 MOST_TOKENS = {"reason": 28}  # of a reply by its form, where that is not the default
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """What a predecessor has said: its name, the letter of its answer, its reason where it gave one."""
 

@@ -85,6 +85,7 @@ class Runner:
         self.graph = graph
         self.seed = seed
         self._answers: dict[tuple[str, int, tuple[Message, ...]], _Said] = {}
+        self._messages: dict[Message, Message] = {}  # equal ones are one object: long runs remember many
 
     def prepare(self, questions: Sequence[Any]) -> None:
         """Ask every agent that reads nobody, on all questions, in the fullest batches."""
@@ -216,7 +217,8 @@ class Runner:
 
     def _message(self, question_id: str, sender: int, told: tuple[Message, ...]) -> Message:
         said = self._answers[question_id, sender, told]
-        return Message.of(f"Agent {sender}", said.answer, said.reply)
+        message = Message.of(f"Agent {sender}", said.answer, said.reply)
+        return self._messages.setdefault(message, message)
 
     def _ask(self, work: dict[tuple[str, int, tuple[Message, ...]], Any]) -> None:
         """Ask what is not yet known: one batched call for each language model."""

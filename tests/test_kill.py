@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -157,7 +158,9 @@ def papermill(out: Path, runs: Path, **parameters):
     given = {"preset": "smoke", "data_source": "recordings", "output_dir": str(runs)} | parameters
     flags = [word for name, value in given.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", str(out), "--no-progress-bar", *flags]
-    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    # A process in the background of a shell would have inherited that interrupts are ignored.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
 
 def texts_of(path: Path) -> str:

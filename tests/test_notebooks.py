@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -143,3 +144,32 @@ def test_bad_input_stops_the_notebook_with_one_sentence(fault, tmp_path):
     executed = json.loads((tmp_path / "out.ipynb").read_text())
     reached = max(cell["execution_count"] or 0 for cell in executed["cells"] if cell["cell_type"] == "code")
     assert reached <= 7  # before anything is trained
+
+
+# --- what the README says of them
+
+
+PAIR = re.compile(r"\[([+-]?\d*\.?\d+),\s+([+-]?\d*\.?\d+)\]")
+
+
+def intervals_in(text: str) -> set[tuple[float, float]]:
+    return {(float(low), float(high)) for low, high in PAIR.findall(text.replace("−", "-"))}
+
+
+def test_intervals_in_the_readme_stand_in_the_notebook_that_it_names():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## What the numbers hang on")[2].partition("\n## ")[0]
+    items = section.split("\n- **")[1:]
+    assert len(items) == 6
+    for item in items:
+        name = re.search(r"notebooks/\w+\.ipynb", item)[0]
+        shown = ""
+        for cell in nbformat.read(ROOT / name, 4).cells:
+            shown += cell.source + "".join(
+                output.get("text", "") + output.get("data", {}).get("text/plain", "")
+                for output in cell.get("outputs", [])
+            )
+        found = intervals_in(shown)
+        in_points = {(round(100 * low, 6), round(100 * high, 6)) for low, high in found}
+        assert intervals_in(item), name
+        assert intervals_in(item) <= found | in_points, name
