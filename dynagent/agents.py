@@ -168,7 +168,12 @@ class Truthful:
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
-        if self.mode == "text":
+        if not reply.log_probs:
+            if not self.tells_truth(question) and not self.asks_for_wrong(question):
+                raise ValueError(
+                    f"Lying by {self.lying!r} compares log-probabilities, which {self.llm.identity} does not give: set "
+                    "adversary to 'asked', or agent_mode to 'text'."
+                )
             return parse_letter(reply.text or "", len(question.options))
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)

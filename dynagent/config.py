@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dynagent.endpoints import endpoint, is_served
 from dynagent.presets import PRESETS as PRESETS
 from dynagent.train_config import STREAMS as STREAMS
 from dynagent.train_config import TrainConfig as TrainConfig
@@ -34,7 +35,11 @@ class RunConfig(TrainConfig):
         num_per_domain: agents for each area, language or language model of the other teams.
         adversary: how an agent misleads: "least_likely", "asked" or "colluding", see `dynagent.agents.Truthful`; or
             "constant", always A (team "adversarial", as released).
-        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone.
+        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone. The
+            agents' may also be behind a server, as `openai:<base_url>#<model>`: see `dynagent.llm.served`.
+        concurrency: calls under way at a time, at a server.
+        token_budget: tokens that the agents' language models may read and write in one start of the run, in each of
+            its processes; what is on record costs nothing. The run stops before the call that might go past it.
         trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.agents`.
         edge_policy: "dynamic" (the edge LLM) or "static" (one logit an edge).
@@ -62,6 +67,8 @@ class RunConfig(TrainConfig):
     edge_llm: str = "smollm2-135m-instruct"
     agent_llm: str = "smollm2-135m-instruct"
     second_agent_llm: str | None = None
+    concurrency: int = 8
+    token_budget: int | None = None
     trust_remote_code: bool = False
     agent_mode: str = "options"
     temperature: float = 0.2
@@ -91,6 +98,9 @@ class RunConfig(TrainConfig):
         for name in ("num_truthful", "num_adversarial"):
             self._whole(name, at_least=0)
         self._whole("num_per_domain", at_least=1)
+        self._whole("concurrency", at_least=1)
+        if self.token_budget is not None:
+            self._whole("token_budget", at_least=1, or_else=" or None")
         self._one_of("head", ("per_edge", "agent_aware"))
         if self.head == "agent_aware" and self.head_init != "zero":
             raise ValueError("head 'agent_aware' starts at zero: leave head_init at 'zero'.")
@@ -121,6 +131,12 @@ class RunConfig(TrainConfig):
         for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
+        for name in filter(is_served, self.agent_llms):
+            endpoint(name)
+        if is_served(self.edge_llm):
+            raise ValueError(
+                "edge_llm has to be read from inside, and a server shows only replies: name a local model."
+            )
         for name in ("standardize", "trust_remote_code"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")

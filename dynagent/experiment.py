@@ -16,6 +16,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,11 +28,14 @@ from accelerate.utils import InitProcessGroupKwargs
 from dynagent.agent_aware import AgentAwarePolicy
 from dynagent.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.config import RunConfig, resolve_path
+from dynagent.costs import estimate
 from dynagent.decision import MajorityVote
+from dynagent.endpoints import is_served
 from dynagent.evaluate import compare_wirings
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, RecordedAnswers, TransformersModel, load_llm
+from dynagent.llm.budget import Budget
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.recorded import recorded_file
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy, initial_probability
@@ -54,7 +58,7 @@ HEADS: dict[str, type[EdgePolicy]] = {"per_edge": EdgePolicy, "agent_aware": Age
 # What an experiment has loaded depends on these.
 LOADED_BY = (
     "dataset", "data_source", "cmmlu_source", "recordings", "train_split", "eval_split", "train_limit", "eval_limit",
-    "edge_llm", "agent_llm", "second_agent_llm",
+    "edge_llm", "agent_llm", "second_agent_llm", "concurrency", "token_budget",
 )  # fmt: skip
 
 
@@ -88,7 +92,8 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
     """
     if config.data_source != "recordings":
         for name in (*config.agent_llms, config.edge_llm):
-            check_model_name(_folder_or_name(name))
+            if not is_served(name):
+                check_model_name(_folder_or_name(name))
     output = resolve_path(config.output_dir)
     existing = next(folder for folder in (output, *output.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -131,11 +136,12 @@ def _folder_or_name(name: str) -> str:
     return str(resolve_path(name)) if resolve_path(name).is_dir() else name
 
 
-def load_agent_llm(config: RunConfig, name: str) -> Recorded | RecordedAnswers:
+def load_agent_llm(config: RunConfig, name: str, budget: Budget | None = None) -> Recorded | RecordedAnswers:
     """What answers for the agents: a language model, or the record of one."""
     if config.data_source == "recordings":
         return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", name))
-    return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code)
+    shared: dict[str, Any] = {"concurrency": config.concurrency, "budget": budget}
+    return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code, **shared)
 
 
 def _short_names(models: list[str]) -> list[str]:
@@ -146,7 +152,8 @@ def _short_names(models: list[str]) -> list[str]:
 
 def build_graph(config: RunConfig, *llms: Recorded | RecordedAnswers) -> AgentGraph:
     """The configured team around a majority vote; on LLMs that are already loaded, or the configured ones."""
-    llms = llms or tuple(load_agent_llm(config, name) for name in config.agent_llms)
+    budget = Budget(config.token_budget)  # of all together
+    llms = llms or tuple(load_agent_llm(config, name, budget) for name in config.agent_llms)
     llm = llms[0]
     lying = "least_likely" if config.adversary == "constant" else config.adversary
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
@@ -212,8 +219,8 @@ def train_all(experiment: Experiment, accelerator: Accelerator | None = None) ->
     return policies | {"untrained": untrained}, history
 
 
-def run_experiment(config: RunConfig, command: str) -> Path | None:
-    """All of a run: prepare, train, evaluate, save.
+def run_experiment(config: RunConfig, command: str, tell: Callable[[str], Any] = log.info) -> Path | None:
+    """All of a run: prepare, estimate what it costs and `tell` it, train, evaluate, save.
 
     Under `accelerate launch` every process trains; the main one evaluates, saves, and returns the run's folder.
     """
@@ -221,6 +228,8 @@ def run_experiment(config: RunConfig, command: str) -> Path | None:
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     experiment = prepare(config)
+    if accelerator.is_main_process:
+        tell(f"{estimate(experiment)}\n")
     policies, history = train_all(experiment, accelerator)
     folder = None
     if accelerator.is_main_process:
@@ -237,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).run
     try:
         config = RunConfig.from_json(path)
-        folder = run_experiment(config, command=f"python -m dynagent.train {shlex.quote(path)}")
+        folder = run_experiment(config, command=f"python -m dynagent.train {shlex.quote(path)}", tell=sys.stdout.write)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2

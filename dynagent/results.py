@@ -84,7 +84,8 @@ def run_folder(config: RunConfig) -> Path:
 
     So a parameter that a later version adds does not change the names of the runs before it.
     """
-    defaults = RunConfig().to_dict() | {"output_dir": config.output_dir}
+    same = ("output_dir", "concurrency", "token_budget")  # whatever they are, the run is the same
+    defaults = RunConfig().to_dict() | {name: getattr(config, name) for name in same}
     parameters = {key: value for key, value in config.to_dict().items() if value != defaults[key]}
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}-{digest}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynagent.config import RunConfig
+from dynagent.endpoints import is_served
 from dynagent.evaluate import Evaluation, agent_accuracies, comparisons, truthful_ratio
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
@@ -67,7 +68,7 @@ def save_run(
             }
         ),
         usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
-        decoding=decoding(config),
+        decoding=decoding(config, any(llm.wrote for llm in used_llms(graph))),
         history=history.rows,
         timing={
             "seconds": elapsed(),
@@ -81,11 +82,16 @@ def save_run(
     return record, folder
 
 
-def decoding(config: RunConfig) -> dict[str, Any]:
-    """How written replies are drawn; empty for the modes in which the agents draw from scores themselves."""
-    if config.agent_mode != "text":
-        return {}
-    return {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+def decoding(config: RunConfig, wrote: bool = False) -> dict[str, Any]:
+    """How written replies are drawn; empty where the agents draw from scores themselves.
+
+    Args:
+        wrote: whether a reply was written; in mode "letter", because a server gives no log-probabilities.
+    """
+    if config.agent_mode == "text":
+        top_k = {"top_k": "the server's"} if any(map(is_served, config.agent_llms)) else {}
+        return {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING, **top_k}
+    return {"temperature": 0.0, "max_new_tokens": Request.max_new_tokens, "letters": "parsed"} if wrote else {}
 
 
 def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:

@@ -80,9 +80,7 @@ def train(
             "set batch_size to a multiple of their number."
         )
     runner = runner or Runner(graph, config.seed)
-    shuffled = torch.randperm(len(questions), generator=config.generator("data"))
-    held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
-    order = rest.sort().values[data_order(len(rest), config)]  # [iterations, batch]
+    held_out, order = training_plan(len(questions), config)
     visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
         runner.prepare([questions[i] for i in visited])
@@ -158,6 +156,13 @@ def _deployed_utility(
     with torch.no_grad():
         dags = most_probable_dags(policy(inputs), graph)
     return float(runner.run(questions, dags.adjacency).utility.mean())
+
+
+def training_plan(num_questions: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Indices of the questions held out for early stopping, and of every batch: [num_iterations, batch_size]."""
+    shuffled = torch.randperm(num_questions, generator=config.generator("data"))
+    held_out, rest = shuffled.tensor_split([int(config.early_stopping * num_questions)])
+    return held_out, rest.sort().values[data_order(len(rest), config)]
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:

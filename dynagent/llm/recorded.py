@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +15,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 from dynagent.llm.base import Chat, ChatModel, Reply, Request
+from dynagent.llm.budget import Budget
 from dynagent.progress import progress
 from dynagent.sources import PINNED, Source, cache_dir, file_sha256
 
@@ -39,6 +42,15 @@ class _Replies:
         self.usage.distinct_calls += len(distinct - self._asked)
         self._asked |= distinct
 
+    @property
+    def wrote(self) -> bool:
+        """Whether any reply that was asked for is text."""
+        return any(self._replies[key].text is not None for key in self._asked if key in self._replies)
+
+    def missing(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """The batches that have to be run for these requests."""
+        return []
+
     def usage_of_run(self) -> dict[str, int]:
         """Calls asked for, distinct ones, and the tokens of the distinct ones, wherever their replies came from."""
         replies = [self._replies[key] for key in self._asked if key in self._replies]
@@ -60,11 +72,13 @@ class Recorded(_Replies):
     Args:
         model: the model behind the record.
         path: the file; by default one for each model identity in the cache folder.
+        budget: of the tokens that may be paid for, perhaps shared with other models.
     """
 
-    def __init__(self, model: ChatModel, path: Path | None = None) -> None:
+    def __init__(self, model: ChatModel, path: Path | None = None, budget: Budget | None = None) -> None:
         super().__init__()
         self.model = model
+        self.budget = budget or Budget()
         self.identity = model.identity
         self.path = path or cache_dir() / "calls" / f"{model.identity}.jsonl"
         self._end = 0  # of what was read of the file, in bytes
@@ -76,7 +90,7 @@ class Recorded(_Replies):
         distinct = dict(zip(keys, requests, strict=True))
         self._count(keys, set(distinct))
         if any(key not in self._replies for key in distinct):
-            self._complete(distinct, desc)
+            self.complete(self.missing(requests), desc)
         return [self._replies[key] for key in keys]
 
     def _read_on(self) -> None:
@@ -85,23 +99,31 @@ class Recorded(_Replies):
         for line in lines:
             self._replies.setdefault(line.key, line.reply)
 
-    def _complete(self, distinct: dict[str, Request], desc: str) -> None:
+    def missing(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """The batches that have to be run for these requests: those in which any reply is not on record."""
         self._read_on()
+        distinct = {request.key(self.identity): request for request in requests}
         keys = list(distinct)
-        batches = self.model.batches(list(distinct.values()))
-        missing = sum(any(keys[i] not in self._replies for i in batch) * len(batch) for batch in batches)
-        with progress(total=missing, desc=desc, unit="call", disable=missing < 32) as bar:
-            for batch in batches:
-                if all(keys[i] in self._replies for i in batch):
-                    continue
-                replies = self.model.reply([distinct[keys[i]] for i in batch])
-                fresh = {
-                    keys[i]: reply for i, reply in zip(batch, replies, strict=True) if keys[i] not in self._replies
-                }
-                _append(self.path, [self._line(distinct[key], reply) for key, reply in fresh.items()])
-                self._replies |= fresh
-                self.usage.model_calls += len(batch)
-                bar.update(len(batch))
+        batches = [[keys[i] for i in batch] for batch in self.model.batches(list(distinct.values()))]
+        return [[distinct[key] for key in batch] for batch in batches if not self._replies.keys() >= {*batch}]
+
+    def complete(self, batches: Sequence[list[Request]], desc: str) -> None:
+        """Have batches of `missing` answered, and each put on record as soon as it is; not counted as asked for."""
+        num_calls, recording = sum(map(len, batches)), threading.Lock()
+        with progress(total=num_calls, desc=desc, unit="call", disable=num_calls < 32) as bar:
+
+            def run(batch: list[Request]) -> None:
+                pairs = list(zip(batch, self.budget.pay(batch, self.model.reply), strict=True))
+                with recording:
+                    pairs = [pair for pair in pairs if pair[0].key(self.identity) not in self._replies]
+                    _append(self.path, [self._line(request, reply) for request, reply in pairs])
+                    self._replies |= {request.key(self.identity): reply for request, reply in pairs}
+                    self.usage.model_calls += len(batch)
+                    bar.update(len(batch))
+
+            concurrency = getattr(self.model, "concurrency", 1)  # of a server; another model takes one batch at a time
+            with ThreadPoolExecutor(concurrency) as pool:
+                list(pool.map(run, batches) if concurrency > 1 else map(run, batches))
 
     def _line(self, request: Request, reply: Reply) -> dict[str, Any]:
         """A line of the record: no text of the question, but where it has an origin, that."""
