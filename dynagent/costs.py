@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 
 from dynagent.endpoints import is_served
+from dynagent.llm import Request
 from dynagent.llm.budget import most_tokens
 from dynagent.runs import Experiment, used_llms
 from dynagent.train import training_plan
@@ -55,12 +56,13 @@ def estimate(experiment: Experiment) -> Costs:
     visited = [experiment.train_questions[i] for i in torch.cat([held_out, order.flatten()]).unique().tolist()]
     if any(map(is_served, config.agent_llms)):
         runner.prepare(visited[:1])  # whether a server's replies can be used is known after the first
+    key = Request.origin_key if config.data_source == "recordings" else Request.key
     calls = missing = pilot = 0
     tokens = seconds = 0.0
     for llm in used_llms(experiment.graph):
         plans = [runner.planned(questions) for questions in (visited, experiment.eval_questions)]
         lists = [[request for agent, request in plan if agent.llm is llm] for plan in plans]
-        calls += len({request.key(llm.identity) for requests in lists for request in requests})
+        calls += len({key(request, llm.identity) for requests in lists for request in requests})
         batches = [batch for requests in lists for batch in llm.missing(requests)]
         if batches:
             chosen = batches[:: math.ceil(len(batches) / max(PILOT, getattr(llm.model, "concurrency", 1)))]

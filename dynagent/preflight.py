@@ -14,6 +14,7 @@ import torch
 from accelerate import init_empty_weights
 
 from dynagent.config import RunConfig, resolve_path
+from dynagent.endpoints import is_served
 from dynagent.execution import Runner
 from dynagent.experiment import build_graph, load_split_questions
 from dynagent.llm import Reply, Request
@@ -86,8 +87,8 @@ def preflight(config: RunConfig, tokens_per_second: float = TOKENS_PER_SECOND) -
             small, or missing for the preset "paper", which needs one.
         ValueError, OSError: if the questions are not to be had, see `dynagent.tasks.load_questions`.
     """
-    if config.data_source == "recordings" or config.tune != "head":
-        raise ValueError("Nothing is known beforehand of replays and tuning: set another data_source, or tune 'head'.")
+    if config.data_source == "recordings" or config.tune != "head" or any(map(is_served, config.agent_llms)):
+        raise ValueError("Nothing is known beforehand of replays and tuning, and of models at a server: choose others.")
     asked: dict[str, Any] = {name: _Calls() for name in config.agent_llms}
     read = {config.edge_llm: _Calls()} if config.edge_policy == "dynamic" else {}
     models = {name: empty_model(name, config.trust_remote_code) for name in asked | read}

@@ -289,7 +289,7 @@ def test_a_passing_fault_is_got_over(fault):
         ((404, {"error": {"message": "no such model"}}), "404.*no such model.*It lists the models: tiny, other;"),
         ((400, {"error": {"message": "too long"}}), "400.*too long"),
         ((500, b"oops"), "500"),
-        ((200, b"plain text"), "3 replies to one call that cannot be read"),
+        ((200, b"plain text"), "3 unreadable replies to a call"),
     ],
 )
 def test_a_lasting_fault_is_one_sentence(fault, sentence, monkeypatch):

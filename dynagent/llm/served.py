@@ -49,9 +49,7 @@ class ServedModel:
         try:
             import openai
         except ImportError:
-            raise ValueError(
-                "Served language models need the package openai: pip install 'dynagent[served]'."
-            ) from None
+            raise ValueError("Served language models need openai: pip install 'dynagent[served]'.") from None
         self._openai, self.concurrency = openai, concurrency
         self._refusals = (openai.BadRequestError, openai.UnprocessableEntityError)
         hosted = self.base_url.startswith("https://api.openai.com/")
@@ -104,9 +102,12 @@ class ServedModel:
 
         def read(completion: Any, *tokens: int) -> Reply:
             choice = completion.choices[0]
-            if not request.options or not choice.logprobs or not choice.logprobs.content:
+            first = (
+                choice.logprobs.content[0] if request.options and choice.logprobs and choice.logprobs.content else None
+            )
+            if first is None or not first.top_logprobs:
                 return Reply(choice.message.content or "", None, None, *tokens)
-            found = {token.token: token.logprob for token in reversed(choice.logprobs.content[0].top_logprobs)}
+            found = {token.token: token.logprob for token in reversed(first.top_logprobs)}
             scores = tuple(found.get(option, min(found.values())) for option in request.options)
             return Reply(None, scores, (1,) * len(scores), *tokens)
 
@@ -116,8 +117,7 @@ class ServedModel:
         if request.temperature > 0:
             asked |= {"top_p": 0.9, "seed": int(request.key(self.identity)[:7], 16)}
         if request.options and self._scores_letters is not False:
-            # Until it is known that there are scores, the text may be needed.
-            length = 1 if self._scores_letters else request.max_new_tokens
+            length = 1 if self._scores_letters else request.max_new_tokens  # without scores the text is needed
             scored = {"logprobs": True, "top_logprobs": NUM_LIKELIEST, self._length: length}
             with suppress(*() if self._scores_letters else self._refusals):
                 reply = self._ask(self._client.chat.completions, read, asked | scored)
@@ -131,9 +131,7 @@ class ServedModel:
             with suppress(*GARBLED):
                 completion = endpoint.create(model=self.name, **asked)
                 return read(completion, completion.usage.prompt_tokens, completion.usage.completion_tokens)
-        raise ConnectionError(
-            f"{self.base_url} sent {READINGS} replies to one call that cannot be read: see to the server."
-        )
+        raise ConnectionError(f"{self.base_url} sent {READINGS} unreadable replies to a call: see to the server.")
 
     def _shown(self, error: Exception) -> str:
         """What a server says, on one line and without the key."""
