@@ -131,17 +131,17 @@ class RunConfig(TrainConfig):
         for name in (*texts, "eval_split"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name} has to be a text that is not empty, not {getattr(self, name)!r}.")
+        for name in ("standardize", "trust_remote_code"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")
+        if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
+            raise ValueError(f"second_agent_llm has to be a model's name, not {self.second_agent_llm!r}.")
         for name in filter(is_served, self.agent_llms):
             endpoint(name)
         if is_served(self.edge_llm):
             raise ValueError(
                 "edge_llm has to be read from inside, and a server shows only replies: name a local model."
             )
-        for name in ("standardize", "trust_remote_code"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} has to be true or false, not {getattr(self, name)!r}.")
-        if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
-            raise ValueError(f"second_agent_llm has to be a model's name, not {self.second_agent_llm!r}.")
         if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):
             raise ValueError(
                 "The team 'two_models', and no other, has a second_agent_llm, which is not agent_llm: "
