@@ -25,6 +25,7 @@ from dynagent.evaluate import Estimate, Evaluation
 
 PACKAGES = ("dynagent", "torch", "transformers", "accelerate", "numpy", "scipy", "networkx")
 SAVED = {"record": "record.json", "figures": "figures", "policy": "policy"}
+WITHOUT_EFFECT = ("output_dir", "concurrency", "token_budget")  # parameters that change no result
 _STARTED = time.monotonic()
 
 
@@ -84,8 +85,7 @@ def run_folder(config: RunConfig) -> Path:
 
     So a parameter that a later version adds does not change the names of the runs before it.
     """
-    same = ("output_dir", "concurrency", "token_budget")  # whatever they are, the run is the same
-    defaults = RunConfig().to_dict() | {name: getattr(config, name) for name in same}
+    defaults = RunConfig().to_dict() | {name: getattr(config, name) for name in WITHOUT_EFFECT}
     parameters = {key: value for key, value in config.to_dict().items() if value != defaults[key]}
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config.dataset}-{config.team}-{config.edge_policy}-{config.preset}-seed{config.seed}-{digest}"

@@ -19,7 +19,7 @@ from dynagent.config import RunConfig, project_root, resolve_path
 from dynagent.controls import CONTROLS, explanation
 from dynagent.intervals import Estimate, clustered_interval, seed_interval
 from dynagent.llm.recorded import recorded_file
-from dynagent.results import code_version, describe, environment
+from dynagent.results import WITHOUT_EFFECT, code_version, describe, environment
 from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX
 from experiments.table2_cells import Cell
@@ -102,7 +102,7 @@ def geometric_mean(ratios: Sequence[float] | np.ndarray) -> Estimate:
 
 def parameters_of(cell: Cell) -> dict[str, Any]:
     """What a cell's seeds have in common."""
-    return {name: value for name, value in cell.config().to_dict().items() if name not in ("seed", "output_dir")}
+    return {name: value for name, value in cell.config().to_dict().items() if name not in ("seed", *WITHOUT_EFFECT)}
 
 
 def identity(cell: Cell, num_seeds: int) -> str:

@@ -18,6 +18,7 @@ from dynagent import results
 from dynagent.config import RunConfig
 from dynagent.evaluate import Estimate, Evaluation
 from dynagent.results import (
+    WITHOUT_EFFECT,
     RunRecord,
     code_version,
     describe,
@@ -114,10 +115,12 @@ def test_every_other_parameter_is_part_of_the_name():
         "initial_probability": 0.6, "trust_remote_code": True,
     }  # fmt: skip
     base = RunConfig()
-    assert changed.keys() | {"output_dir", "second_agent_llm"} == base.to_dict().keys()
+    assert changed.keys() | {*WITHOUT_EFFECT, "second_agent_llm"} == base.to_dict().keys()
     runs = [replace(base, **{name: value}) for name, value in changed.items()]
     runs += [replace(base, team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
     assert len({run_folder(run).name for run in (base, *runs)}) == len(runs) + 1
+    same = replace(base, output_dir="elsewhere", concurrency=2, token_budget=1000)
+    assert run_folder(same).name == run_folder(base).name
 
 
 # --- values
