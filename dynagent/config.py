@@ -159,15 +159,7 @@ class RunConfig(TrainConfig):
         Raises:
             ValueError: for an unknown name (with the nearest known one) or a bad value.
         """
-        known = {field.name for field in fields(cls)}
-        for name in parameters:
-            if name not in known:
-                raise ValueError(f"There is no parameter {name!r}; {nearest(name, known)}")
-        given = {name: value for name, value in parameters.items() if value is not None}
-        preset = given.get("preset", "laptop")
-        if preset not in tuple(PRESETS):
-            raise ValueError(f"There is no preset {preset!r}; {nearest(preset, tuple(PRESETS))}")
-        return cls(**(PRESETS[preset] | given))
+        return cls(**over_preset(parameters, PRESETS, {field.name for field in fields(cls)}))
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> RunConfig:
@@ -206,6 +198,24 @@ class RunConfig(TrainConfig):
             changed = {"preset": self.preset} | changed
         options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())
         return f"papermill notebooks/train.ipynb out.ipynb {options}"
+
+
+def over_preset(
+    parameters: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]], names: Collection[str]
+) -> dict[str, Any]:
+    """The values of the preset that is named, by default "laptop", overridden by the parameters that are not None.
+
+    Raises:
+        ValueError: for a parameter that is not among the names, or an unknown preset, with the nearest known one.
+    """
+    for name in parameters:
+        if name not in names:
+            raise ValueError(f"There is no parameter {name!r}; {nearest(name, names)}")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    preset = given.get("preset", "laptop")
+    if preset not in tuple(presets):
+        raise ValueError(f"There is no preset {preset!r}; {nearest(preset, tuple(presets))}")
+    return {**presets[preset], **given}
 
 
 def notebook_parameters(namespace: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dynagent.config import resolve_path
+from dynagent.downloads import write_file
 from dynagent.intervals import Estimate, mean_interval, seed_interval
 from dynagent.presets import PRESETS
 from dynagent.results import describe
@@ -26,7 +27,7 @@ from experiments.ablation_tables import chosen, only
 from experiments.study import FOLDER as ABLATIONS
 from experiments.study import load_record
 from experiments.table2_cells import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
-from experiments.table2_records import CellRecord, geometric_mean, plain, readable_record, write_whole
+from experiments.table2_records import CellRecord, geometric_mean, plain, readable_record
 
 WHY_NO_CROSSWORDS = "not run: needs a GPU (preset paper of notebooks/crosswords.ipynb)"
 CROSSWORDS = "results/crosswords_answers.json"
@@ -367,8 +368,8 @@ def main(arguments: list[str] | None = None) -> int:
         ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
         output = resolve_path(options.output)
         output.mkdir(parents=True, exist_ok=True)
-        write_whole(output / "claims.json", (json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode())
-        write_whole(output / "claims.md", as_markdown(ledger).encode())
+        write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
+        write_file(output / "claims.md", [as_markdown(ledger).encode()])
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2

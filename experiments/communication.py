@@ -21,6 +21,7 @@ import torch
 
 from dynagent.agents import Message
 from dynagent.config import TrainConfig, resolve_path
+from dynagent.downloads import write_file
 from dynagent.evaluate import mean_interval
 from dynagent.execution import Runner
 from dynagent.intervals import clustered_interval, seed_interval
@@ -39,7 +40,7 @@ from experiments.hint_world import accuracy_of_graph, optima
 from experiments.hint_world import make_graph as make_hint_graph
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
-from experiments.table2_records import plain, write_whole
+from experiments.table2_records import plain
 from experiments.worlds import load_world
 
 OUTPUT = "results/communication.json"
@@ -222,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
-    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
     return 0
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dynagent.boards import BoardRunner
 from dynagent.config import resolve_path
+from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
 from dynagent.llm import load_llm
 from dynagent.llm.features import QuestionReader, RecordedReader
@@ -236,10 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
         **measured,
         "timing": {"seconds": round(time.monotonic() - started)},
     }
-    path = resolve_path(options.output)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_file(resolve_path(options.output), [f"{json.dumps(record)}\n".encode()])
     return 0
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dynagent.boards import BoardRunner
 from dynagent.config import resolve_path
+from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, RecordedAnswers, TransformersModel
 from dynagent.llm.features import QuestionReader, save_features
@@ -137,10 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         "puzzles": [puzzle.id for puzzle in load_puzzles("test")[0]],
         "graphs": results,
     }
-    path = resolve_path(options.output)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_file(resolve_path(options.output), [f"{json.dumps(record, indent=1)}\n".encode()])
     return 0
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dynagent.config import notebook_parameters
+from dynagent.config import notebook_parameters, over_preset
 from dynagent.solvers import JUDGES
-from dynagent.train_config import TrainConfig, nearest
+from dynagent.train_config import TrainConfig
 
 SIMULATED = "simulated"
 PUZZLES = ("disjoint", "same")
@@ -108,15 +108,7 @@ class CrosswordsConfig(TrainConfig):
         Raises:
             ValueError: for an unknown name (with the nearest known one) or a bad value.
         """
-        known = {field.name for field in fields(cls)}
-        for name in parameters:
-            if name not in known:
-                raise ValueError(f"There is no parameter {name!r}; {nearest(name, known)}")
-        given = {name: value for name, value in parameters.items() if value is not None}
-        preset = given.get("preset", "laptop")
-        if preset not in PRESETS:
-            raise ValueError(f"There is no preset {preset!r}; {nearest(preset, PRESETS)}")
-        return cls(**(PRESETS[preset] | given))
+        return cls(**over_preset(parameters, PRESETS, {field.name for field in fields(cls)}))
 
     @classmethod
     def from_notebook(cls, namespace: Mapping[str, Any]) -> CrosswordsConfig:

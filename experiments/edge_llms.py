@@ -15,15 +15,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dynagent.config import resolve_path
+from dynagent.downloads import write_file
 from dynagent.llm import TransformersModel
-from dynagent.llm.features import QuestionReader
+from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.transformers import READOUTS
 from dynagent.sources import Source, combined_sha256, model_folder
 from dynagent.tasks import Question, load_questions
@@ -100,38 +100,19 @@ def write_features(path: Path, features: dict[str, Tensor]) -> None:
         buffer, allow_pickle=False, ids=np.array(list(features)), steps=steps.numpy(), step=step.numpy(),
         middle=middle.numpy(),
     )  # fmt: skip
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    write_file(path, [buffer.getvalue()])
 
 
-class QuantizedReader:
-    """Features that `write_features` wrote, as a policy reads them; see `dynagent.llm.features.RecordedReader`.
+class QuantizedReader(RecordedReader):
+    """Features that `write_features` wrote, as a policy reads them."""
 
-    Raises:
-        ValueError: for a file that is missing, and on reading a question that the file lacks.
-    """
+    command = "make read ARGS='--cmmlu FOLDER'"
 
-    forwards = 0
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise ValueError(f"There are no recorded features {path}: `make read ARGS='--cmmlu FOLDER'` makes them.")
-        self.path = path
-        self.identity = path.stem
-        self.name = path.stem.rsplit("-", 2)[0]
+    @staticmethod
+    def load(path: Path) -> dict[str, Tensor]:
         with np.load(path) as found:
             features = found["steps"].astype(np.float32) * found["step"] + found["middle"]
-            self._known = dict(zip(found["ids"].tolist(), torch.from_numpy(features), strict=True))
-        self.hidden_size = features.shape[2]
-
-    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
-        """Features of the questions: [B, H] float32."""
-        missing = [question.id for question in questions if question.id not in self._known]
-        if missing:
-            raise ValueError(f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}.")
-        column = READOUTS.index(readout)
-        return torch.stack([self._known[question.id][column] for question in questions])
+            return dict(zip(found["ids"].tolist(), torch.from_numpy(features), strict=True))
 
 
 def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Path:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dynagent.config import RunConfig, TrainConfig, nearest, resolve_path
+from dynagent.downloads import write_file
 from dynagent.execution import Runner
 from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, prepare
 from dynagent.graph import AgentGraph
@@ -36,7 +37,7 @@ from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
 from experiments.recipes import BUDGET
 from experiments.table2_cells import ADVERSARIAL, QWEN, SPECIALIZED
-from experiments.table2_records import plain, write_whole
+from experiments.table2_records import plain
 from experiments.worlds import load_world
 
 OUTPUT = "results/frontier.json"
@@ -251,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
                 results = [future.result() for future in progress(futures, desc=name, unit="seed")]
                 record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
                 lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
-                write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())  # each as soon as it is there
+                write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])  # each as soon as it is there
     except (ValueError, OSError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2

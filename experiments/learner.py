@@ -21,6 +21,7 @@ from torch import Tensor
 from dynagent.agent_aware import AgentAwarePolicy
 from dynagent.config import TrainConfig, resolve_path
 from dynagent.controls import control_policies
+from dynagent.downloads import write_file
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.intervals import seed_interval
@@ -201,9 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, [f"{json.dumps(rows, indent=1)}\n".encode()])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import sys
@@ -22,13 +23,14 @@ import numpy as np
 from torch import Tensor
 
 from dynagent.config import nearest, resolve_path
+from dynagent.downloads import write_file
 from dynagent.intervals import Estimate, clustered_interval
 from dynagent.llm.recorded import recorded_source
 from dynagent.progress import progress
 from dynagent.results import code_version, environment
 from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX
-from experiments.table2_records import plain, write_whole
+from experiments.table2_records import plain
 
 FOLDER = "results/ablations"
 PARTIAL = "results/runs/ablations"
@@ -110,10 +112,10 @@ def _recordings() -> tuple[str, ...]:
 
 
 def _write(path: Path, outcome: Outcome) -> None:
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
+    buffer = io.BytesIO()
     scores: dict[str, Any] = {f"scores|{name}": of for name, of in outcome.scores.items()}
-    np.savez(temporary, values=json.dumps(outcome.values), **scores)
-    temporary.replace(path)
+    np.savez(buffer, values=json.dumps(outcome.values), **scores)
+    write_file(path, [buffer.getvalue()])
 
 
 def _read(path: Path) -> Outcome:
@@ -148,7 +150,7 @@ def write_record(study: str, options: argparse.Namespace, sections: Mapping[str,
         rows = isinstance(section, list)
         text = ",\n  ".join(_line(row) for row in section) if rows else _line(section)
         lines.append(f" {json.dumps(name)}: " + (f"[\n  {text}\n ]" if rows else text))
-    write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
     return path
 
 

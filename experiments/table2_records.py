@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from dynagent.config import RunConfig, project_root, resolve_path
 from dynagent.controls import CONTROLS, explanation
+from dynagent.downloads import write_file
 from dynagent.intervals import Estimate, clustered_interval, seed_interval
 from dynagent.llm.recorded import recorded_file
 from dynagent.results import code_version, describe, environment
@@ -174,8 +174,8 @@ def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, co
         "timing": {"seconds": round(seconds, 1)},
     }  # fmt: skip
     lines = [f" {json.dumps(key)}: {json.dumps(plain(value), ensure_ascii=False)}" for key, value in data.items()]
-    write_whole(folder / f"{cell.name}.npz", buffer.getvalue())
-    write_whole(folder / f"{cell.name}.json", ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    write_file(folder / f"{cell.name}.npz", [buffer.getvalue()])
+    write_file(folder / f"{cell.name}.json", [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
 
 
 def metrics(record: CellRecord, values: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -226,19 +226,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def readable_record(name: str) -> str:

@@ -100,15 +100,21 @@ class RecordedReader:
     """
 
     forwards = 0
+    command = "make record"
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            raise ValueError(f"There are no recorded features {path}: `make record` makes them.")
+            raise ValueError(f"There are no recorded features {path}: `{self.command}` makes them.")
         self.path = path
         self.identity = path.stem
         self.name = path.stem.rsplit("-", 2)[0]  # without hash and dtype
-        self._known = _load(path)
+        self._known = self.load(path)
         self.hidden_size = next(iter(self._known.values())).shape[1]
+
+    @staticmethod
+    def load(path: Path) -> dict[str, Tensor]:
+        """The features in a file by question id, [3, H] each."""
+        return _load(path)
 
     def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
@@ -117,7 +123,7 @@ class RecordedReader:
         if missing:
             raise ValueError(
                 f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
-                "`make record` adds what is missing."
+                f"`{self.command}` adds what is missing."
             )
         column = READOUTS.index(readout)
         return torch.stack([self._known[question.id][column] for question in questions]).float()
