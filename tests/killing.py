@@ -45,8 +45,6 @@ from dynagent.train import train
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # experiments/ lies beside dynagent/
 from experiments import record
 
-torch.set_num_threads(1)
-
 
 def a_training(folder: Path, llm: str) -> None:
     """All of a run: reading, asking, two policies trained, evaluation, record."""
@@ -113,6 +111,8 @@ def start(kind: str, folder: Path, llm: str) -> int:
         return child
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it dies with this process
+        # A fork has to make a thread pool of its own before threads that load weights do it at the same moment.
+        torch.set_num_threads(1)
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["DYNAGENT_CACHE"] = str(folder / "cache")
         checkpoints.EVERY, checkpoints.SHARE = 0.0, float("inf")  # after each step
