@@ -23,6 +23,7 @@ LAYERS = (
         "graph",
         "sampling",
         "estimators",
+        "parameters",
         "train_config",
         "presets",
         "config",
