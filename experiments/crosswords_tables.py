@@ -16,12 +16,13 @@ from torch import Tensor
 
 from dynagent.config import resolve_path
 from dynagent.graph import AgentGraph
-from dynagent.intervals import Estimate, clustered_interval, mean_interval
+from dynagent.intervals import Estimate, mean_interval
 from dynagent.plots import COLOURS, group_colours
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from experiments.crosswords import OUTPUT
 from experiments.crosswords_answers import COMMAND
 from experiments.crosswords_answers import OUTPUT as ANSWERS
+from experiments.intervals import clustered_interval
 
 SCORES = ("words", "letters", "games")
 

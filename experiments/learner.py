@@ -20,7 +20,6 @@ from torch import Tensor
 
 from dynagent.agent_aware import AgentAwarePolicy
 from dynagent.config import TrainConfig, resolve_path
-from dynagent.controls import control_policies
 from dynagent.downloads import write_file
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
@@ -32,6 +31,7 @@ from dynagent.progress import progress
 from dynagent.results import code_version
 from dynagent.train import train
 from experiments.calls import agent_calls
+from experiments.controls import control_policies
 from experiments.recipes import (
     ABLATION,
     BUDGET,

@@ -38,7 +38,6 @@ LAYERS = (
         "train",
         "intervals",
         "evaluate",
-        "controls",
         "checkpoints",
         "results",
         "runs",
