@@ -47,7 +47,7 @@ class _Said(NamedTuple):
 
 
 class ExecutesGraphs(Protocol):
-    """What training needs of a runner: `Runner` for questions, `dynagent.boards.BoardRunner` for crosswords."""
+    """What training needs of a runner: `Runner` here, for questions; an experiment may have its own."""
 
     def prepare(self, questions: Sequence[Any]) -> None:
         """Make ready for the questions, in the fullest batches."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from dynagent.estimators import Estimator
 from dynagent.parameters import Count, EdgeProbability, Positive
 from dynagent.train_config import TrainConfig
+from experiments.crosswords_agents import Judge
 
 SIMULATED = "simulated"
 # The published recipe, whatever answers: one graph a puzzle, a constant baseline, raw hidden states, a random head.
@@ -44,7 +45,8 @@ class CrosswordsConfig(TrainConfig):
     """All parameters of a crosswords run.
 
     Attributes:
-        judge: of the decision, in training and evaluation: "self_judged" or "oracle" (`dynagent.solvers.ReturnAll`).
+        judge: of the decision, in training and evaluation: "self_judged" or "oracle", see
+            `experiments.crosswords_agents.ReturnAll`.
         puzzles: "disjoint" (136 to train, 20 to evaluate) or "same": the paper's 20 for both, as published.
         data_source: "package" (pinned) or a folder with `mini0505.json`.
         agent_llm: "simulated", or alias, hub id or folder of a language model.
@@ -66,7 +68,7 @@ class CrosswordsConfig(TrainConfig):
     static_learning_rate: Positive = 0.2
     bias_speed: Positive = 3.0
     preset: Literal["smoke", "laptop", "paper"] = "laptop"
-    judge: Literal["oracle", "self_judged"] = "self_judged"
+    judge: Judge = "self_judged"
     puzzles: Literal["disjoint", "same"] = "disjoint"
     data_source: str = "package"
     agent_llm: str = SIMULATED

@@ -33,7 +33,7 @@ LAYERS = (
         "progress",
     ),
     ("policy", "llm", "llm.*", "tasks", "tasks.*"),
-    ("agents", "decision", "agent_aware", "tuning", "execution", "solvers", "boards"),
+    ("agents", "decision", "agent_aware", "tuning", "execution"),
     (
         "train",
         "intervals",

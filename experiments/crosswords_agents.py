@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from dynagent.llm.base import Chat, Request
 from dynagent.tasks import crosswords as game
 from dynagent.tasks.crosswords import Candidate, Puzzle, placed, word_at
 
-JUDGES = ("oracle", "self_judged")
+Judge = Literal["oracle", "self_judged"]
+JUDGES: tuple[str, ...] = get_args(Judge)
 MAX_NEW_TOKENS = 100
 MAX_PLAN = 300  # characters
 TIE = 1e-9  # confidences that differ by less are equal
