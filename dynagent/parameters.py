@@ -131,7 +131,7 @@ class Parameters:
 
 def nearest(name: object, known: Collection[str]) -> str:
     """A hint for an unknown name: the closest known one, and all of them."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
     meant = f"did you mean {close[0]!r}? " if close else ""
     return f"{meant}Known: {', '.join(sorted(known))}."
 

@@ -297,7 +297,7 @@ def test_cmmlu_without_its_header_is_refused(tmp_path):
         (
             ("mlu",),
             ValueError,
-            r"no data set 'mlu': choose one of mmlu, cmmlu, sample \(did you mean 'mmlu'\?\)",
+            r"no data set 'mlu'; did you mean 'mmlu'\? Known: cmmlu, mmlu, sample\.$",
         ),
         (("mmlu", "tset"), ValueError, r"no split 'tset'.+did you mean 'test'"),
         (("mmlu", "val"), ValueError, "package has no split 'val' of MMLU: give source='hub' or a folder"),
