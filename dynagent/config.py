@@ -1,4 +1,4 @@
-"""What a run is: its parameters, the presets, and every way in which they can be wrong."""
+"""What a run is: its parameters, the presets, and which values do not go together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dynagent.parameters import nearest as nearest
 from dynagent.presets import PRESETS as PRESETS
 from dynagent.train_config import STREAMS as STREAMS
 from dynagent.train_config import TrainConfig as TrainConfig
+
+Readout = Literal["last_hidden", "mean_hidden", "mean_embedding"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class RunConfig(TrainConfig):
     temperature: Positive = 0.2
     communicate: bool = False
     edge_policy: Literal["dynamic", "static"] = "dynamic"
-    readout: Literal["last_hidden", "mean_hidden", "mean_embedding"] = "mean_hidden"
+    readout: Readout = "mean_hidden"
     standardize: bool = True
     head_init: Literal["zero", "default"] = "zero"
     head: Literal["per_edge", "agent_aware"] = "per_edge"

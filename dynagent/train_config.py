@@ -1,4 +1,4 @@
-"""The parameters of the training loop, and every way in which they can be wrong."""
+"""The parameters of the training loop, and which values do not go together."""
 
 from __future__ import annotations
 

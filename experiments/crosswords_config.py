@@ -1,4 +1,4 @@
-"""The parameters of a crosswords run, its presets, and every way in which they can be wrong."""
+"""The parameters of a crosswords run, its presets, and which values do not go together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from dynagent.config import Readout
 from dynagent.estimators import Estimator
 from dynagent.parameters import Count, EdgeProbability, Positive
 from dynagent.train_config import TrainConfig
@@ -74,7 +75,7 @@ class CrosswordsConfig(TrainConfig):
     agent_llm: str = SIMULATED
     edge_llm: str = "recorded"
     initial_probability: EdgeProbability = 0.1
-    readout: Literal["last_hidden", "mean_hidden", "mean_embedding"] = "mean_embedding"
+    readout: Readout = "mean_embedding"
     standardize: bool = True
     head_init: Literal["zero", "default"] = "zero"
     max_new_tokens: Count = 100

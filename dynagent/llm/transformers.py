@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from dynagent.config import Readout
 from dynagent.llm.base import Chat, Reply, Request
 from dynagent.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
 
-READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
+READOUTS: tuple[str, ...] = get_args(Readout)
 TOKENS_PER_BATCH = (1024, 4096)  # after padding; on a CPU and on accelerators
 PADDING = -1  # in token ids, after a text's end
 SAMPLING = {"top_k": 50, "top_p": 0.9}  # the paper's, wherever the temperature is above 0
