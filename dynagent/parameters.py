@@ -78,7 +78,7 @@ class Parameters:
                 continue
             if get_origin(annotation) is Literal:
                 raise ValueError(f"{name} {value!r} is not known; {nearest(value, get_args(annotation))}")
-            raise ValueError(f"{name} has to be {' or '.join(rule.text for rule in rules)}, not {value!r}.")
+            raise ValueError(f"{name} has to be {', or '.join(rule.text for rule in rules)}, not {value!r}.")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
@@ -131,7 +131,7 @@ class Parameters:
 
 def nearest(name: object, known: Collection[str]) -> str:
     """A hint for an unknown name: the closest known one, and all of them."""
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     meant = f"did you mean {close[0]!r}? " if close else ""
     return f"{meant}Known: {', '.join(sorted(known))}."
 

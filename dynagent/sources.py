@@ -117,7 +117,7 @@ def model_folder(name: str) -> tuple[str, Source]:
         return str(folder), Source(name, "hub", name, folder.name, model_sha256(folder), _licence(folder))
     raise ValueError(
         f"There is no model {name!r}: give an existing folder, a hub id such as org/name, or an alias; "
-        f"{nearest(name, aliases)}"
+        f"{nearest(name.lower(), aliases)}"
     )
 
 
@@ -193,7 +193,7 @@ def file_sha256(path: Path) -> str:
 
 def _artefact(name: str) -> Artefact:
     if name not in PINNED:
-        raise ValueError(f"Nothing is pinned as {name!r}; {nearest(name, PINNED)}")
+        raise ValueError(f"Nothing is pinned as {name!r}; {nearest(name.lower(), PINNED)}")
     return PINNED[name]
 
 

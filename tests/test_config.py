@@ -72,13 +72,13 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
     [
         ("batch_size", 0, "batch_size has to be a whole number of 1 or more, not 0."),
         ("num_adversarial", True, "num_adversarial has to be a whole number of 0 or more, not True."),
-        ("train_limit", 0, "train_limit has to be a whole number of 1 or more or 'all', not 0."),
+        ("train_limit", 0, "train_limit has to be a whole number of 1 or more, or 'all', not 0."),
         ("sparsity", -1, "sparsity has to be a finite number of 0 or more, not -1.0."),
         ("temperature", 0, "temperature has to be a finite number above 0, not 0.0."),
         ("optimizer", "adm", "optimizer 'adm' is not known; did you mean 'adam'? Known: adam, sgd."),
         ("resume", "no", "resume has to be true or false, not 'no'."),
         ("train_split", "", "train_split has to be a text that is not empty, not ''."),
-        ("second_agent_llm", 3, "second_agent_llm has to be a text that is not empty or None, not 3."),
+        ("second_agent_llm", 3, "second_agent_llm has to be a text that is not empty, or None, not 3."),
         (
             "early_stopping",
             0.6,
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
             "initial_probability",
             1,
             "initial_probability has to be a finite number strictly between 0 and 1 (a sure edge cannot be "
-            "learned about) or 'auto', not 1.0.",
+            "learned about), or 'auto', not 1.0.",
         ),
     ],
 )
@@ -109,8 +109,8 @@ def test_a_parameter_is_added_by_one_line():
         token_budget=5, waiting=2.0, seed=1
     )
     for name, value, said in (
-        ("token_budget", 0, "a whole number of 1 or more or None, not 0"),
-        ("waiting", "long", "a finite number above 0 or 'auto', not 'long'"),
+        ("token_budget", 0, "a whole number of 1 or more, or None, not 0"),
+        ("waiting", "long", "a finite number above 0, or 'auto', not 'long'"),
         ("seed", -1, "a whole number of 0 or more, not -1"),
     ):
         with pytest.raises(ValueError) as caught:

@@ -299,6 +299,7 @@ def test_cmmlu_without_its_header_is_refused(tmp_path):
             ValueError,
             r"no data set 'mlu'; did you mean 'mmlu'\? Known: cmmlu, mmlu, sample\.$",
         ),
+        (("MMLU",), ValueError, "no data set 'MMLU'; did you mean 'mmlu'"),
         (("mmlu", "tset"), ValueError, r"no split 'tset'.+did you mean 'test'"),
         (("mmlu", "val"), ValueError, "package has no split 'val' of MMLU: give source='hub' or a folder"),
         (("cmmlu",), ValueError, "No package holds cmmlu: give source='hub' or the path of a folder"),

@@ -116,7 +116,7 @@ def load_questions(
     """
     for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
         if given not in known:
-            raise ValueError(f"There is no {what} {given!r}; {nearest(given, known)}")
+            raise ValueError(f"There is no {what} {given!r}; {nearest(str(given).lower(), known)}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all questions, not {limit}.")
     official = {"train": "test", "test": "test", "official_test": "test"}.get(split, split)
