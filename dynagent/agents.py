@@ -25,8 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dynagent.llm.base import Chat, Reply, Request
-from dynagent.llm.recorded import OriginRequest
+from dynagent.llm.base import Chat, OriginRequest, Reply, Request
 from dynagent.tasks.letters import TIMED_OUT, parse_letter, parse_reason
 from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
@@ -190,7 +189,12 @@ class Truthful:
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
-        if self.mode == "text":
+        if not reply.log_probs:
+            if not self.tells_truth(question) and not self.asks_for_wrong(question):
+                raise ValueError(
+                    f"Lying by {self.lying!r} compares log-probabilities, which {self.llm.identity} does not give: set "
+                    "adversary to 'asked', or agent_mode to 'text'."
+                )
             if reply.text is None:
                 return TIMED_OUT
             text = reply.text

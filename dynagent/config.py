@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dynagent.endpoints import endpoint, is_served
 from dynagent.presets import PRESETS as PRESETS
 from dynagent.train_config import STREAMS as STREAMS
 from dynagent.train_config import TrainConfig as TrainConfig
 from dynagent.train_config import nearest as nearest
+
+WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,11 @@ class RunConfig(TrainConfig):
         num_per_domain: agents for each area, language or language model of the other teams.
         adversary: how an agent misleads: "least_likely", "asked" or "colluding", see `dynagent.agents.Truthful`; or
             "constant", always A (team "adversarial", as released).
-        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone.
+        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone. The
+            agents' may also be behind a server, as `openai:<base_url>#<model>`: see `dynagent.llm.served`.
+        concurrency: calls under way at a time, at a server.
+        token_budget: tokens that the agents' language models may read and write in one start of the run, in each of
+            its processes; what is on record costs nothing. The run stops before the call that might go past it.
         trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.agents`.
         communicate: agents read the answers of their predecessors, and in agent_mode "text" the reasons that they give
@@ -66,6 +73,8 @@ class RunConfig(TrainConfig):
     edge_llm: str = "smollm2-135m-instruct"
     agent_llm: str = "smollm2-135m-instruct"
     second_agent_llm: str | None = None
+    concurrency: int = 8
+    token_budget: int | None = None
     trust_remote_code: bool = False
     agent_mode: str = "options"
     temperature: float = 0.2
@@ -97,6 +106,9 @@ class RunConfig(TrainConfig):
         for name in ("num_truthful", "num_adversarial"):
             self._whole(name, at_least=0)
         self._whole("num_per_domain", at_least=1)
+        self._whole("concurrency", at_least=1)
+        if self.token_budget is not None:
+            self._whole("token_budget", at_least=1, or_else=" or None")
         self._one_of("head", ("per_edge", "agent_aware"))
         if self.head == "agent_aware" and self.head_init != "zero":
             raise ValueError("head 'agent_aware' starts at zero: leave head_init at 'zero'.")
@@ -141,6 +153,10 @@ class RunConfig(TrainConfig):
             )
         if self.second_agent_llm is not None and (not isinstance(self.second_agent_llm, str) or not self.agent_llms[1]):
             raise ValueError(f"second_agent_llm has to be a model's name, not {self.second_agent_llm!r}.")
+        for name in filter(is_served, self.agent_llms):
+            endpoint(name)
+        if is_served(self.edge_llm):
+            raise ValueError("edge_llm is read from inside, and a server shows only replies: name a local model.")
         if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):
             raise ValueError(
                 "The team 'two_models', and no other, has a second_agent_llm, which is not agent_llm: "
@@ -187,8 +203,8 @@ class RunConfig(TrainConfig):
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """The parameters that say what the run is: without where it is saved and whether it goes on."""
-        return {name: value for name, value in asdict(self).items() if name not in ("output_dir", "resume")}
+        """The parameters that say what the run is: without those that change no number of it."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
 
     def papermill_command(self) -> str:
         """What runs the main notebook with these parameters: those are named that the preset does not give."""

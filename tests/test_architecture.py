@@ -25,6 +25,7 @@ LAYERS = (
         "estimators",
         "train_config",
         "presets",
+        "endpoints",
         "config",
         "downloads",
         "convert_gguf",
