@@ -186,6 +186,8 @@ class Truthful:
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
         """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
 
+        No model of this package leaves a reply out: see `dynagent.llm.served`.
+
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """

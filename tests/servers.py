@@ -93,6 +93,12 @@ class Imitation:
             handler.end_headers()
             handler.wfile.write(data)
 
+    def wait_until_idle(self, patience: float = 120.0) -> None:
+        until = time.monotonic() + patience
+        while self._now:
+            assert time.monotonic() < until, f"{self._now} calls are still under way"
+            time.sleep(0.02)
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -187,7 +193,7 @@ class TransformersServe:
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, patience: float = 240.0) -> None:
+    def start(self, patience: float = 400.0) -> None:
         program = str(Path(sys.executable).with_name("transformers"))
         command = [program, "serve", self.folder, "--port", str(self.port), "--host", "127.0.0.1", "--device", "cpu"]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -203,7 +209,7 @@ class TransformersServe:
                 if connection.getresponse().status == 200:
                     return
             time.sleep(0.2)
-        raise RuntimeError("transformers serve does not come up")
+        raise RuntimeError(f"transformers serve is not up after {patience:.0f} s: {self.log.read_text()[-2000:]}")
 
     def kill(self) -> None:
         """As `kill -9` does."""
@@ -215,9 +221,9 @@ class TransformersServe:
 
 @contextlib.contextmanager
 def transformers_serve(folder: str, log: Path) -> Iterator[TransformersServe]:
+    """Started in the block, as often as it is killed there; ended with it."""
     server = TransformersServe(folder, free_port(), log)
     try:
-        server.start()
         yield server
     finally:
         server.kill()
@@ -239,9 +245,10 @@ class Line:
         self.faults: list[str] = []
         self._server = Imitation(self._forward)
         self.url = self._server.url
+        self.wait_until_idle = self._server.wait_until_idle
 
     def _forward(self, path: str, body: dict[str, Any]) -> Answer | None:
-        connection = http.client.HTTPConnection(self._target.hostname or "", self._target.port, timeout=120)
+        connection = http.client.HTTPConnection(self._target.hostname or "", self._target.port, timeout=600)
         try:
             connection.request(
                 "POST" if body else "GET",

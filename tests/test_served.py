@@ -4,8 +4,10 @@ import json
 import logging
 import string
 import sys
+import threading
 import time
 import traceback
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,12 +20,14 @@ from dynagent import AgentGraph, MajorityVote
 from dynagent.agents import Adversarial, Truthful
 from dynagent.config import RunConfig
 from dynagent.endpoints import endpoint
+from dynagent.evaluate import answer_counts
 from dynagent.execution import Runner
 from dynagent.llm import Reply, Request, load_llm
 from dynagent.llm.budget import Budget, BudgetExceededError, most_tokens
 from dynagent.llm.recorded import Recorded
 from dynagent.llm.served import ServedModel
 from dynagent.llm.transformers import TransformersModel
+from dynagent.sources import cache_dir
 from dynagent.tasks import Question
 from dynagent.tasks.letters import UNPARSABLE
 
@@ -119,6 +123,13 @@ def local(tmp_path_factory):
     from chat_models import save_chat_model
 
     return TransformersModel.load(save_chat_model(tmp_path_factory.mktemp("tiny"), "llama3"), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def local_gemma(tmp_path_factory):
+    from chat_models import save_chat_model
+
+    return TransformersModel.load(save_chat_model(tmp_path_factory.mktemp("tiny"), "gemma"), dtype="float32")
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -236,6 +247,71 @@ def test_options_without_echo_are_an_error_that_says_what_to_do(reply):
         ServedModel(server.name()).reply([Request("why?", (" a", " b"))])
 
 
+JOINED = [{"role": "user", "content": "be brief\n\nwhy?"}]
+
+
+def picky(system_role, log_probs):
+    """Refuses what it has not, with status 400, as vLLM does."""
+
+    def reply(body):
+        if not system_role and body["messages"][0]["role"] == "system":
+            return 400, {"error": {"message": "System role not supported"}}
+        if "logprobs" in body and not log_probs:
+            return 400, {"error": {"message": "logprobs is not supported"}}
+        return 200, chat_reply("B", top={"B": -0.2, "A": -3.0} if "logprobs" in body else None)
+
+    return answering(reply)
+
+
+@pytest.mark.parametrize("system_role", [True, False])
+@pytest.mark.parametrize("log_probs", [True, False])
+def test_a_server_is_asked_in_the_form_that_it_takes(system_role, log_probs):
+    """A template without a system role gets the system's text with the user's; each is found out once."""
+    with imitation(picky(system_role, log_probs)) as server:
+        model = ServedModel(server.name())
+        replies = [model.reply([request])[0] for request in (LETTERS, LETTERS, Request(CHAT))]
+        sent = [call["body"] for call in server.completions()]
+    assert [reply.text for reply in replies] == ([None, None, "B"] if log_probs else ["B"] * 3)
+    assert replies[0].log_probs == ((-3.0, -0.2, -3.0) if log_probs else None)
+    tried = 1 + (not log_probs) + (not system_role) * 2
+    assert len(sent) == tried + 2
+    for body in sent[-2:]:
+        assert (body["messages"] == JOINED) == (not system_role)
+        assert len(body["messages"]) == 2 - (not system_role)
+    assert ("logprobs" in sent[-2]) == log_probs
+
+
+def test_a_system_text_is_joined_as_by_a_model_here(local_gemma):
+    with imitation(picky(False, True)) as server:
+        ServedModel(server.name()).reply([Request(CHAT)])
+        sent = tuple((message["role"], message["content"]) for message in server.completions()[-1]["body"]["messages"])
+    assert sent != CHAT
+    assert local_gemma._prompt_ids(sent) == local_gemma._prompt_ids(CHAT)
+
+
+def test_another_refusal_is_an_error_and_teaches_nothing():
+    def reply(body):
+        return (400, {"error": {"message": "too long"}}) if "long" in str(body) else picky(True, True)("", body)
+
+    with imitation(answering(reply)) as server:
+        model = ServedModel(server.name())
+        with pytest.raises(ConnectionError, match="too long"):
+            model.reply([Request((("system", "be brief"), ("user", "a long one")), LETTERS.options)])
+        assert model.reply([LETTERS])[0].log_probs == (-3.0, -0.2, -3.0)
+        assert server.completions()[-1]["body"]["messages"][0]["role"] == "system"
+
+
+@pytest.mark.parametrize("text", ['{"answer": "B", "reason": "It is B."}', 'B", "reason": "It is B."}'])
+def test_a_reply_that_was_begun_is_read_whether_the_server_goes_on_with_it_or_not(text):
+    """The protocol cannot go on with a message: the model is not sent what was begun, and writes it itself."""
+    with imitation(answering(chat_reply(text))) as server:
+        agent = Truthful(load_llm(server.name()), mode="text", reads=True)
+        (reply,) = agent.llm.reply([agent.request(CAPITAL)])
+        assert [message["role"] for message in server.completions()[0]["body"]["messages"]] == ["system", "user"]
+    assert reply.text == 'B", "reason": "It is B."}'
+    assert agent.answer(CAPITAL, reply, 0.5) == 1
+
+
 def test_a_drawn_reply_has_its_own_seed_and_a_greedy_one_none():
     with imitation(answering(chat_reply("text"))) as server:
         model = ServedModel(server.name())
@@ -332,10 +408,38 @@ def test_a_server_without_a_list_of_models_will_do():
 
 
 def test_a_time_out_is_one_sentence():
-    with imitation(answering(lambda body: time.sleep(0.5) or (200, chat_reply("late")))) as server:
+    over = threading.Event()
+    with imitation(answering(lambda body: over.wait(60) and (200, chat_reply("late")))) as server:
         with pytest.raises(ConnectionError, match="Request timed out"):
-            ServedModel(server.name(), timeout=0.1, max_retries=1).reply([Request(CHAT)])
+            ServedModel(server.name(), timeout=1.5, max_retries=1).reply([Request(CHAT)])
         assert len(server.completions()) == 2
+        over.set()
+
+
+def test_a_call_that_times_out_in_the_end_stops_the_run_and_is_no_answer():
+    """It tells of the server and not of the agent; started again, the run asks for it anew and for nothing else."""
+    over = threading.Event()
+
+    def reply(body):
+        if "seven" in body["messages"][-1]["content"]:
+            over.wait(60)
+        return 200, chat_reply("B")
+
+    questions = [replace(CAPITAL, text=f"{CAPITAL.text} ({number})") for number in ("five", "six", "seven", "eight")]
+    with imitation(answering(reply)) as server:
+
+        def run():
+            llm = Recorded(ServedModel(server.name(), 1, timeout=3, max_retries=0), cache_dir() / "calls.jsonl")
+            runner = Runner(AgentGraph([Truthful(llm, mode="text")], MajorityVote()))
+            return answer_counts(runner.graph, questions, runner), llm
+
+        with pytest.raises(ConnectionError, match=r"timed out.*on record"):
+            run()
+        assert len((cache_dir() / "calls.jsonl").read_text().splitlines()) == 2
+        over.set()
+        counts, llm = run()
+        assert counts == {"right": 4, "wrong": 0, "unparsable": 0, "timed out": 0}
+        assert llm.usage.model_calls == 2
 
 
 # --- secrets
