@@ -37,7 +37,7 @@ EVALUATED = 85  # graphs a question that `compare_wirings` evaluates, beside one
 
 
 class Costs(NamedTuple):
-    """What a run asks of its agents' language models.
+    """What a run asks of its agents' language models; not what the edge LLM reads, which `preflight` counts.
 
     Attributes:
         calls: different ones of agents that have heard nobody.
@@ -71,8 +71,7 @@ def estimate(experiment: Experiment) -> Costs:
     readers = sum(agent.reads for agent in runner.graph.team)
     if any(map(is_served, config.agent_llms)):
         runner.prepare(questions[:1])  # whether a server's replies can be used is known after the first
-    calls = missing = 0
-    tokens = seconds = 0.0
+    calls, missing, tokens, seconds = 0, 0, 0.0, 0.0
     for llm, *lists in planned_calls(config, runner, questions, experiment.eval_questions):
         key = Request.key if isinstance(llm, Recorded) else Request.origin_key
         calls += len({key(request, llm.identity) for request in chain(*lists)})

@@ -122,8 +122,9 @@ def answering(text="B", top=None):
     return answer
 
 
-def test_a_run_at_a_server_estimates_stops_at_its_budget_and_goes_on(tmp_path, capsys):
-    path = tmp_path / "run.json"
+def test_a_run_at_a_server_estimates_stops_at_its_budget_and_goes_on(tmp_path, capsys, monkeypatch):
+    path, key = tmp_path / "run.json", "sk" + "-very-secret-1234567890"
+    monkeypatch.setenv("DYNAGENT_API_KEY", key)
     with imitation(answering()) as server:
 
         def run(**changes):
@@ -145,6 +146,11 @@ def test_a_run_at_a_server_estimates_stops_at_its_budget_and_goes_on(tmp_path, c
         (calls,) = [usage for name, usage in record.usage.items() if name.startswith("agents")]
         assert len(server.completions()) == calls["distinct_calls"]  # every call was paid for once
         assert calls["prompt_tokens"] == 30 * calls["distinct_calls"]
+    assert {call["headers"]["authorization"] for call in server.calls} == {f"Bearer {key}"}
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"record.json", "learned.safetensors"} <= {file.name for file in files}
+    assert not [file for file in files if key.encode() in file.read_bytes()]
+    assert key not in said.out + said.err
     assert [source["sha256"] for source in record.sources if source["kind"] == "served"] == ["not verifiable"]
     assert record.decoding == {"temperature": 0.0, "max_new_tokens": 50}
     assert calls["written"] == calls["distinct_calls"]  # their letters are parsed

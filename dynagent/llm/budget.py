@@ -26,8 +26,7 @@ class Budget:
     """
 
     def __init__(self, tokens: int | None = None) -> None:
-        self.tokens = math.inf if tokens is None else tokens
-        self.paid = self._set_aside = 0
+        self.tokens, self.paid, self._set_aside = tokens or math.inf, 0, 0
         self._settled = threading.Condition()
 
     def pay(self, requests: Sequence[Request], ask: Callable[[Sequence[Request]], list[Reply]]) -> list[Reply]:

@@ -43,14 +43,14 @@ class ServedModel:
         name: `openai:<base_url>#<model>`.
         concurrency: calls under way at a time.
         timeout: seconds that a call may take, the server's queue included.
-        max_retries: of one call.
+        retries: of one call.
 
     Raises:
         ValueError, OSError: in one sentence, for a name that is none, a missing package, and a server that is not there
             or refuses the key.
     """
 
-    def __init__(self, name: str, concurrency: int = 8, timeout: float = 120.0, max_retries: int = 6) -> None:
+    def __init__(self, name: str, concurrency: int = 8, timeout: float = 120.0, retries: int = 6) -> None:
         self.base_url, self.name = endpoint(name)
         try:
             import openai
@@ -59,11 +59,10 @@ class ServedModel:
         self._openai, self.concurrency = openai, concurrency
         self._refusals = (openai.BadRequestError, openai.UnprocessableEntityError)
         hosted = self.base_url.startswith("https://api.openai.com/")  # one server's key is not for another
-        names = ("max_completion_tokens", "OPENAI_API_KEY") if hosted else ("max_tokens", "DYNAGENT_API_KEY")
-        self._length, self._key_name = names
+        self._length = "max_completion_tokens" if hosted else "max_tokens"
+        self._key_name = "OPENAI_API_KEY" if hosted else "DYNAGENT_API_KEY"
         self._key = os.environ.get(self._key_name) or "no-key"
-        options: dict[str, Any] = {"timeout": timeout, "max_retries": max_retries}
-        self._client = openai.OpenAI(api_key=self._key, base_url=self.base_url, **options)
+        self._client = openai.OpenAI(api_key=self._key, base_url=self.base_url, timeout=timeout, max_retries=retries)
         self._joins: tuple[bool, ...] = (False, True)  # to be tried in this order, until one is known to do
         self._scores: tuple[bool, ...] = (True, False)
         self._listed: dict[str, Any] = {}
@@ -97,10 +96,8 @@ class ServedModel:
         try:
             return self._ask(self._client.completions, read, asked | {"logprobs": 1, "max_tokens": 1, "temperature": 0})
         except (*self._refusals, ConnectionError) as error:
-            raise ValueError(
-                f"{self.base_url} does not score options after a plain prompt ({self._shown(error)}): set agent_mode "
-                "to 'letter' or 'text', or serve the model with vLLM."
-            ) from None
+            where = f"{self.base_url} does not score options after a plain prompt ({self._shown(error)})"
+            raise ValueError(f"{where}: set agent_mode to 'letter' or 'text', or serve the model with vLLM.") from None
 
     def _chat(self, request: Request) -> Reply:
         """What the model writes, or its likelihoods of the letters; a plain prompt is what the user says."""
@@ -152,7 +149,6 @@ class ServedModel:
         try:
             yield
         except self._openai.APIError as error:
-            raise ConnectionError(
-                f"{self.base_url} does not answer a call to {self.name} ({self._shown(error)}). It lists the models: "
-                f"{', '.join(self._listed) or 'none'}; the key is from {self._key_name}; replies so far are on record."
-            ) from None
+            what = f"{self.base_url} does not answer a call to {self.name} ({self._shown(error)})"
+            known = f"it lists the models {', '.join(self._listed) or 'none'}; the key is from {self._key_name}"
+            raise ConnectionError(f"{what}: {known}; all replies so far are on record.") from None
