@@ -25,8 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dynagent.llm.base import Chat, Reply, Request
-from dynagent.llm.recorded import OriginRequest
+from dynagent.llm.base import Chat, OriginRequest, Reply, Request
 from dynagent.tasks.letters import TIMED_OUT, parse_letter, parse_reason
 from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
@@ -187,10 +186,17 @@ class Truthful:
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
         """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
 
+        No model of this package leaves a reply out: see `dynagent.llm.served`.
+
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
-        if self.mode == "text":
+        if not reply.log_probs:
+            if not self.tells_truth(question) and not self.asks_for_wrong(question):
+                raise ValueError(
+                    f"Lying by {self.lying!r} compares log-probabilities, which {self.llm.identity} does not give: set "
+                    "adversary to 'asked', or agent_mode to 'text'."
+                )
             if reply.text is None:
                 return TIMED_OUT
             text = reply.text

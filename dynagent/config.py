@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dynagent.endpoints import endpoint, is_served
 from dynagent.parameters import Count, CountOrZero, EdgeProbability, Positive
 from dynagent.parameters import nearest as nearest
 from dynagent.presets import PRESETS as PRESETS
@@ -15,6 +16,8 @@ from dynagent.train_config import STREAMS as STREAMS
 from dynagent.train_config import TrainConfig as TrainConfig
 
 Readout = Literal["last_hidden", "mean_hidden", "mean_embedding"]
+
+WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,11 @@ class RunConfig(TrainConfig):
         num_per_domain: agents for each area, language or language model of the other teams.
         adversary: how an agent misleads: "least_likely", "asked" or "colluding", see `dynagent.agents.Truthful`; or
             "constant", always A (team "adversarial", as released).
-        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone.
+        edge_llm, agent_llm, second_agent_llm: alias, hub id or folder; the last for the team "two_models" alone. The
+            agents' may also be behind a server, as `openai:<base_url>#<model>`: see `dynagent.llm.served`.
+        concurrency: calls under way at a time, at a server.
+        token_budget: tokens that the agents' language models may read and write in one start of the run, in each of
+            its processes; what is on record costs nothing. The run stops before the call that might go past it.
         trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.agents`.
         communicate: agents read the answers of their predecessors, and in agent_mode "text" the reasons that they give
@@ -69,6 +76,8 @@ class RunConfig(TrainConfig):
     edge_llm: str = "smollm2-135m-instruct"
     agent_llm: str = "smollm2-135m-instruct"
     second_agent_llm: str | None = None
+    concurrency: Count = 8
+    token_budget: Count | None = None
     trust_remote_code: bool = False
     agent_mode: Literal["options", "letter", "text"] = "options"
     temperature: Positive = 0.2
@@ -111,6 +120,10 @@ class RunConfig(TrainConfig):
                 f"communicate makes edges between agents matter, which the estimator {self.estimator!r} does not see: "
                 "set estimator to 'leave_one_out'."
             )
+        for name in filter(is_served, self.agent_llms):
+            endpoint(name)
+        if is_served(self.edge_llm):
+            raise ValueError("edge_llm is read from inside, and a server shows only replies: name a local model.")
         if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):
             raise ValueError(
                 "The team 'two_models', and no other, has a second_agent_llm, which is not agent_llm: "
@@ -123,8 +136,8 @@ class RunConfig(TrainConfig):
         return [self.agent_llm] if self.second_agent_llm is None else [self.agent_llm, self.second_agent_llm]
 
     def identity(self) -> dict[str, Any]:
-        """The parameters that say what the run is: without where it is saved and whether it goes on."""
-        return {name: value for name, value in self.to_dict().items() if name not in ("output_dir", "resume")}
+        """The parameters that say what the run is: without those that change no number of it."""
+        return {name: value for name, value in self.to_dict().items() if name not in WITHOUT_EFFECT}
 
     def papermill_command(self) -> str:
         """What runs the main notebook with these parameters: those are named that the preset does not give."""

@@ -14,7 +14,7 @@ from dynagent.agents import Message
 from dynagent.decision import NOT_ASKED
 from dynagent.estimators import enumerated_utility, local_expectation
 from dynagent.graph import AgentGraph
-from dynagent.llm import Reply
+from dynagent.llm import Reply, Request
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ class Runner:
         """Ask every agent that reads nobody, on all questions, in the fullest batches."""
         silent = [node for node, agent in enumerate(self.graph.team) if not agent.reads]
         self._ask({(q.id, node, ()): q for q in questions for node in silent})
+
+    def planned(self, questions: Sequence[Any], llm: Any) -> list[Request]:
+        """What the agents of a language model ask it when they have heard nobody, in the order of `prepare`."""
+        team = [(node, agent) for node, agent in enumerate(self.graph.team) if agent.llm is llm]
+        return [agent.request(q, (), self._sample(node)) for q in questions for node, agent in team]
 
     def run(self, questions: Sequence[Any], adjacency: Tensor) -> Outcome:
         """Answers and utilities of the teams wired by `adjacency`.
@@ -230,8 +235,7 @@ class Runner:
             agents = [self.graph.team[node] for _, node, _ in keys]
             replies: Sequence[Reply | None] = [None] * len(keys)
             if agents[0].llm is not None:
-                # A written answer is drawn by the model: another seed or position is another sample.
-                samples = [self.seed * len(self.graph.team) + node for _, node, _ in keys]
+                samples = [self._sample(node) for _, node, _ in keys]
                 requests = [
                     agent.request(work[key], key[2], sample)
                     for agent, key, sample in zip(agents, keys, samples, strict=True)
@@ -240,6 +244,10 @@ class Runner:
             for agent, key, reply in zip(agents, keys, replies, strict=True):
                 answer = agent.answer(work[key], reply, self._draw(key[0], key[1]))
                 self._answers[key] = _Said(answer, (reply and reply.text) or "", reply.tokens if reply else 1)
+
+    def _sample(self, node: int) -> int:
+        """A written answer is drawn by the model: another seed or position is another sample."""
+        return self.seed * len(self.graph.team) + node
 
     def _draw(self, question_id: str, node: int) -> float:
         """Uniform in [0, 1), from the seed, the question and the agent's position."""

@@ -13,6 +13,7 @@ from filelock import FileLock
 from dynagent.checkpoints import Checkpoint
 from dynagent.config import RunConfig
 from dynagent.downloads import writing
+from dynagent.endpoints import is_served
 from dynagent.evaluate import Evaluation, agent_accuracies, answer_counts, comparisons, truthful_ratio
 from dynagent.execution import Runner, used_llms
 from dynagent.graph import AgentGraph
@@ -149,10 +150,15 @@ def _record(experiment: Experiment, history: History, results: Mapping[str, Eval
 
 
 def decoding(config: RunConfig) -> dict[str, Any]:
-    """How written replies are drawn; empty for the modes in which the agents draw from scores themselves."""
-    if config.agent_mode != "text":
-        return {}
-    return {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+    """How written replies are drawn; empty where the agents draw from scores themselves.
+
+    Letters are written where a server gives no log-probabilities: the usage says how many replies were.
+    """
+    served = any(map(is_served, config.agent_llms))
+    if config.agent_mode == "text":
+        drawn = {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+        return drawn | ({"top_k": "the server's"} if served else {})
+    return {"temperature": 0.0, "max_new_tokens": Request.max_new_tokens} if served else {}
 
 
 def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:

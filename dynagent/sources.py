@@ -42,13 +42,13 @@ PINNED = {
 class Source:
     """What was used and where it came from, for run records.
 
-    `location` is a package and its file, a hub id, or a path as the user wrote it; `revision` is the resolved
-    commit of a hub repository. `sha256` identifies the content: a pinned artefact by the file's hash, several
-    files by `combined_sha256`.
+    `location` is a package and its file, a hub id, a path as the user wrote it, or a server's base URL; `revision` is
+    the resolved commit of a hub repository, or what a server says of its model. `sha256` identifies the content: a
+    pinned artefact by the file's hash, several files by `combined_sha256`; of what a server has, it is not verifiable.
     """
 
     name: str
-    kind: Literal["package", "hub", "folder", "builtin", "record"]
+    kind: Literal["package", "hub", "folder", "builtin", "record", "served"]
     location: str
     revision: str | None
     sha256: str

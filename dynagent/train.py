@@ -91,11 +91,9 @@ def train(
             "set batch_size to a multiple of their number."
         )
     runner = runner or Runner(graph, config.seed)
-    shuffled = torch.randperm(len(questions), generator=config.generator("data"))
-    held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
+    held_out, order = training_plan(len(questions), config)
     if config.early_stopping and not len(held_out):
         raise ValueError(f"early_stopping {config.early_stopping} of {len(questions)} questions is none: raise it.")
-    order = rest.sort().values[data_order(len(rest), config)]  # [iterations, batch]
     visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
         runner.prepare([questions[i] for i in visited])
@@ -192,6 +190,13 @@ def _deployed_utility(
     return float(runner.net_utility(questions, dags.adjacency, cost_weight).mean())
 
 
+def training_plan(num_questions: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Indices of the questions held out for early stopping, and of every batch: [num_iterations, batch_size]."""
+    shuffled = torch.randperm(num_questions, generator=config.generator("data"))
+    held_out, rest = shuffled.tensor_split([int(config.early_stopping * num_questions)])
+    return held_out, rest.sort().values[data_order(len(rest), config)]
+
+
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:
     """Indices of the questions of every batch: [num_iterations, batch_size], pass after pass, each shuffled."""
     generator = config.generator("data")
@@ -214,5 +219,6 @@ def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:
 
 if __name__ == "__main__":
     from dynagent.experiment import main  # the whole run stands above the loop that it uses
+    from dynagent.preflight import estimate
 
-    sys.exit(main())
+    sys.exit(main(estimate=estimate))

@@ -26,6 +26,7 @@ LAYERS = (
         "parameters",
         "train_config",
         "presets",
+        "endpoints",
         "config",
         "downloads",
         "convert_gguf",

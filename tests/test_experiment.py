@@ -59,8 +59,9 @@ def asked_for(monkeypatch, tmp_path) -> list[str]:
     """The names under which a language model was loaded; each gives the fake."""
     names: list[str] = []
 
-    def load_llm(name, trust_remote_code):
+    def load_llm(name, trust_remote_code, concurrency, budget):
         assert trust_remote_code is False  # unless asked
+        assert (concurrency, budget.tokens) == (8, float("inf"))
         names.append(name)
         return Recorded(FakeModel(), tmp_path / "calls.jsonl")
 
