@@ -27,7 +27,9 @@ class TrainConfig:
     Attributes:
         num_iterations: optimiser steps, or "auto": one pass over the questions. A second pass meets answers that are
             already known by heart.
-        batch_size: questions a step, over all processes together.
+        batch_size: questions an optimiser step, over all processes and micro-batches together.
+        gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
+            much memory a step needs, and numbers by no more than rounding.
         graphs_per_question: K, graphs drawn for each question of a batch.
         estimator: see `dynagent.estimators`; "reinforce" is as published.
         learning_rate, optimizer: "adam" or "sgd".
@@ -49,6 +51,7 @@ class TrainConfig:
 
     num_iterations: int | str = "auto"
     batch_size: int = 4
+    gradient_accumulation_steps: int = 1
     graphs_per_question: int = 16
     estimator: str = "exact"
     learning_rate: float = 0.03
@@ -68,7 +71,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.num_iterations != "auto":
             self._whole("num_iterations", at_least=1, or_else=" or 'auto'")
-        for name in ("batch_size", "graphs_per_question"):
+        for name in ("batch_size", "gradient_accumulation_steps", "graphs_per_question"):
             self._whole(name, at_least=1)
         self._whole("seed", at_least=0)
         reals = ("learning_rate", "backbone_learning_rate", "bias_speed", "sparsity", "cost_weight", "early_stopping")

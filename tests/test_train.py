@@ -549,7 +549,10 @@ def test_two_processes_report_the_metrics_of_one(training, metric, one_process, 
 
 
 def test_a_batch_that_two_processes_cannot_share_is_one_clear_error(two_processes):
-    message = "A batch of 5 questions cannot be shared by 2 processes: set batch_size to a multiple of their number."
+    message = (
+        "A batch of 5 questions cannot be shared by 2 processes: "
+        "set batch_size to a multiple of 2, their number times gradient_accumulation_steps."
+    )
     assert [process["error"] for process in two_processes] == [message, message]
 
 
