@@ -162,6 +162,10 @@ bench-first-run: install ## time and memory of these commands in a fresh clone w
 bench-tuning: install ## does training the edge LLM pay? head, LoRA and full compared (half an hour; ARGS="--num-train 80")
 	$(BIN)/python tests/benchmarks/tuning.py $(ARGS)
 
+.PHONY: bench-gpu
+bench-gpu: install ## reading, scoring and training on a CUDA GPU: results/bench_gpu.json (ARGS="--smollm2 FOLDER" trains there)
+	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
+
 .PHONY: lint
 lint: install ## ruff (lint and format) and mypy
 	$(BIN)/ruff check

@@ -55,6 +55,7 @@ class MajorityVote:
             exactly = pad(exactly, (0, 1)) * (1 - vote) + pad(exactly, (1, 0)) * vote
         fewer = exactly.cumsum(-1) - exactly
         others = torch.tensor([[o for o in range(num_options) if o != c] for c in range(num_options)])
+        others = others.to(answers.device, non_blocking=True)
         wins = torch.zeros_like(exactly)
         for z, weight in zip(*_gauss_legendre(num_options // 2 + 1), strict=True):
             wins = wins + weight * (fewer + z * exactly)[..., others, :].prod(-2)

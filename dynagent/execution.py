@@ -159,11 +159,11 @@ class Runner:
         decision, num_agents = self.graph.decision, len(self.graph.team)
         self.prepare(questions)
         said = [[self._answers[q.id, n, ()] for n in range(num_agents)] for q in questions]
-        vote_probs = edge_probs[:, self.graph.decision_edges.to(edge_probs.device)]  # [B, N]
-        answers = torch.tensor([[one.answer for one in row] for row in said], device=edge_probs.device)
+        vote_probs = edge_probs[:, _on(edge_probs, self.graph.decision_edges.nonzero()[:, 0])]  # [B, N]
+        answers = _on(edge_probs, torch.tensor([[one.answer for one in row] for row in said]))
         num_options, spend = _num_options(questions), torch.zeros(len(questions), device=edge_probs.device)
         if cost_weight:
-            tokens = torch.tensor([[one.tokens for one in row] for row in said]).to(edge_probs)  # [B, N]
+            tokens = _on(edge_probs, torch.tensor([[one.tokens for one in row] for row in said]))  # [B, N]
             spend = cost_weight * (vote_probs * tokens).sum(-1) / tokens.sum(-1)
         if noise is None and hasattr(decision, "expected_option_probs"):
             expected = decision.expected_option_probs(vote_probs, answers, num_options)
@@ -175,7 +175,7 @@ class Runner:
 
         if noise is None:
             return enumerated_utility(vote_probs, utility_of) - spend
-        return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device)) - spend
+        return local_expectation(vote_probs, utility_of, _on(edge_probs, noise)) - spend
 
     def state(self) -> dict[str, Any]:
         """What agents that read have answered so far, and what that has counted, as JSON values.
@@ -266,7 +266,13 @@ def _num_options(questions: Sequence[Any]) -> int:
 
 def _of_the_right_option(option_probs: Tensor, questions: Sequence[Any]) -> Tensor:
     """[B, K] from [B, K, C]."""
-    return option_probs[torch.arange(len(questions)), :, [question.answer for question in questions]]
+    right = _on(option_probs, torch.tensor([question.answer for question in questions]))
+    return option_probs[torch.arange(len(questions), device=right.device), :, right]
+
+
+def _on(where: Tensor, values: Tensor) -> Tensor:
+    """The values on the device of another tensor, without waiting for what that device was given to do before."""
+    return values.to(where.device, non_blocking=True)
 
 
 def ancestors(adjacency: Tensor, node: int) -> Tensor:

@@ -22,6 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
@@ -232,11 +233,15 @@ def train_all(
 def run_experiment(config: RunConfig, command: str, estimate: Callable[[Experiment], Any] | None = None) -> Path | None:
     """All of a run: prepare, print an estimate of its costs where there is one, train, evaluate, save.
 
-    Under `accelerate launch` every process trains; the main one evaluates, saves, and returns the run's folder.
+    Under `accelerate launch` and `notebook_launcher` every process trains; the main one evaluates, saves, and returns
+    the run's folder.
     """
+    # A fork has to make a thread pool of its own before threads that load weights do it at the same moment.
+    torch.set_num_threads(torch.get_num_threads())
     # The others wait while the main process asks the agents, which may take hours.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    on_cpu = not torch.accelerator.is_available()  # Accelerate has to be told, or each of several would train alone
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     experiment = prepare(config)
     folder = run_folder(config) if accelerator.is_main_process else None
     if finished_run(experiment):

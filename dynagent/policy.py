@@ -199,7 +199,7 @@ class EdgePolicy(Policy):
 
     def forward(self, features: Tensor) -> Tensor:
         """Edge logits: [B, E] from features [B, H]."""
-        standardized = (features.to(self.feature_mean) - self.feature_mean) / self.feature_scale
+        standardized = (features.to(self.feature_mean, non_blocking=True) - self.feature_mean) / self.feature_scale
         logits: Tensor = self.head(standardized)
         return logits
 

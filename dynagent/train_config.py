@@ -25,7 +25,9 @@ class TrainConfig(Parameters):
     Attributes:
         num_iterations: optimiser steps, or "auto": one pass over the questions. A second pass meets answers that are
             already known by heart.
-        batch_size: questions a step, over all processes together.
+        batch_size: questions an optimiser step, over all processes and micro-batches together.
+        gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
+            much memory a step needs, and numbers by no more than rounding.
         graphs_per_question: K, graphs drawn for each question of a batch.
         estimator: see `dynagent.estimators`; "reinforce" is as published.
         learning_rate, optimizer: "adam" or "sgd".
@@ -47,6 +49,7 @@ class TrainConfig(Parameters):
 
     num_iterations: Count | Literal["auto"] = "auto"
     batch_size: Count = 4
+    gradient_accumulation_steps: Count = 1
     graphs_per_question: Count = 16
     estimator: Estimator = "exact"
     learning_rate: Positive = 0.03

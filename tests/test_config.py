@@ -20,7 +20,7 @@ NOT_REAL = ["0.1", "", True, math.nan, math.inf, -math.inf, [0.1]]
 NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
 NOT_TEXT = ["", None, 3, ["test"], True]
 WRONG = {
-    **{name: [*NOT_WHOLE, 0, None] for name in ("batch_size", "graphs_per_question")},
+    **{name: [*NOT_WHOLE, 0, None] for name in ("batch_size", "gradient_accumulation_steps", "graphs_per_question")},
     "num_iterations": [*NOT_WHOLE, 0, None, "all"],
     **{name: [*NOT_WHOLE, 0, None, "every"] for name in ("train_limit", "eval_limit")},
     **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -450,6 +451,61 @@ def test_after_a_bf16_training_the_policy_computes_in_single_precision():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert {"ToyPolicy", "StaticEdgePolicy"} <= set(done.stdout.split())
+
+
+BF16_BESIDE_FLOAT32 = """
+import sys
+import torch
+from accelerate import Accelerator
+from dataclasses import replace
+from toy import ToyPolicy, expected_utility, save_tiny_backbone, toy_graph, toy_questions
+from dynagent.config import TrainConfig
+from dynagent.llm.features import QuestionReader
+from dynagent.train import train
+from dynagent.tuning import TunedEdgePolicy
+
+torch.set_num_threads(1)
+graph = toy_graph()
+questions = [replace(q, text=("what is {}?", "WHO WAS {}!")[q.kind].format(q.id)) for q in toy_questions(40)]
+reader = QuestionReader.load(save_tiny_backbone(sys.argv[2]), dtype="float32")
+accelerator = Accelerator(cpu=True, mixed_precision=sys.argv[1])
+policies = {"head": ToyPolicy.for_graph(graph), "lora": TunedEdgePolicy.from_backbone(reader, graph)}
+results = {}
+for name, policy in policies.items():
+    options = {"num_iterations": 150, "batch_size": 8, "learning_rate": 0.1, "mixed_precision": sys.argv[1]}
+    if name == "lora":
+        options |= {"num_iterations": 40, "backbone_learning_rate": 0.01, "gradient_accumulation_steps": 2}
+    history = train(policy, graph, questions, TrainConfig(**options), accelerator=accelerator)
+    probs = policy.edge_logits_of(questions).sigmoid()
+    trained = {str(parameter.dtype) for parameter in policy.parameters() if parameter.requires_grad}
+    utility = history.column("utility")
+    results[name] = {
+        "probs": probs, "dtypes": trained, "reached": expected_utility(probs, graph, questions),
+        "first": sum(utility[:10]) / 10, "last": sum(utility[-10:]) / 10,
+    }
+torch.save(results, sys.argv[3])
+"""
+
+
+def test_bf16_learns_what_single_precision_does(tmp_path):
+    """Probabilities end within .005 (.0002 were measured), and the utility that they reach within .002."""
+    found = {}
+    for precision in ("no", "bf16"):
+        command = [sys.executable, "-c", BF16_BESIDE_FLOAT32, precision, tmp_path / "llm", tmp_path / precision]
+        environment = os.environ | {"DYNAGENT_CACHE": str(tmp_path / "cache")}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[precision] = torch.load(tmp_path / precision)
+    for name in ("head", "lora"):
+        half, single = found["bf16"][name], found["no"][name]
+        assert half["dtypes"] == single["dtypes"] == {"torch.float32"}, "what is trained is not rounded"
+        assert half["last"] > half["first"] + 0.1
+        assert half["reached"] == pytest.approx(single["reached"], abs=0.002)
+        assert not torch.equal(half["probs"], single["probs"])
+        torch.testing.assert_close(half["probs"], single["probs"], rtol=0, atol=0.005)
+        assert half["reached"] > 0.95, "no static graph has more than .7"
 
 
 def test_an_output_folder_that_cannot_be_is_found_before_anything_is_loaded(tmp_path, monkeypatch):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from toy import free_port
 
 from dynagent.config import PRESETS, RunConfig
 from dynagent.results import RunRecord, run_folder
@@ -110,6 +113,28 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
     )
     assert str(run_folder(config)) in summary.stdout
     assert "learned, sampled" in summary.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_notebook_train_what_one_does(tmp_path):
+    """The notebook launches two processes and then one; here with drawn graphs, in two micro-batches each."""
+    options = {
+        "estimator": "leave_one_out", "batch_size": 8, "gradient_accumulation_steps": 2, "eval_limit": 100,
+        "output_dir": tmp_path / "runs", "port": free_port(), "num_processes": 2,
+    }  # fmt: skip
+    flags = [str(word) for name, value in options.items() for word in ("-p", name, value)]
+    done = papermill(tmp_path, *flags, notebook="notebooks/many_processes.ipynb")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert faults(nbformat.read(tmp_path / "out.ipynb", 4)) == []
+    together, alone = sorted((tmp_path / "runs").rglob("record.json"), key=lambda path: len(path.parts))
+    records = [json.loads(path.read_text()) for path in (together, alone)]
+    assert [record["parameters"]["gradient_accumulation_steps"] for record in records] == [2, 1]
+    assert len(records[0]["history"]) == len(records[1]["history"]) == 285 // 8
+    policies = [load_file(path.parent / "policy" / "model.safetensors") for path in (together, alone)]
+    assert policies[0].keys() == policies[1].keys()
+    for name, weights in policies[0].items():
+        torch.testing.assert_close(weights, policies[1][name], rtol=1e-5, atol=1e-5)
+    assert policies[0]["head.weight"].abs().max() > 0.1
 
 
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}

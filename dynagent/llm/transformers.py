@@ -268,12 +268,13 @@ def read_out(backbone: Any, ids: Tensor) -> dict[str, Tensor]:
     """
     mask = (ids != PADDING).long()
     tokens = ids.clamp(min=0)
-    # A causal model never looks at what follows, so padding on the right changes nothing.
-    hidden = _precise(backbone(tokens, attention_mask=mask, use_cache=False).last_hidden_state)
+    # A causal model never looks at what follows, so padding on the right changes nothing. It gets no mask of it, which
+    # would keep it from the fastest attention, and the host waiting to see whether something is masked.
+    hidden = _precise(backbone(tokens, use_cache=False).last_hidden_state)
     embedding = _precise(backbone.get_input_embeddings()(tokens))
     weights = (mask.to(hidden.dtype) / mask.sum(1, keepdim=True))[..., None]  # [B, L, 1]
     return {
-        "last_hidden": hidden[torch.arange(len(ids)), mask.sum(1) - 1],
+        "last_hidden": hidden[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1],
         "mean_hidden": (hidden * weights).sum(1),
         "mean_embedding": (embedding * weights).sum(1),
     }
