@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,9 +52,9 @@ class MajorityVote:
         """
         options = torch.arange(num_options, device=answers.device)[:, None]
         votes = vote_probs[..., None, :] * (answers[..., None, :] == options)  # [..., C, N]
-        exactly = torch.ones_like(votes[..., :1])  # [..., C, n + 1] after n agents: P(k votes)
-        for vote in votes.split(1, dim=-1):
-            exactly = pad(exactly, (0, 1)) * (1 - vote) + pad(exactly, (1, 0)) * vote
+        exactly = pad(torch.ones_like(votes[..., :1]), (0, votes.shape[-1]))  # [..., C, N + 1]: P(k votes)
+        for vote, none in zip(votes.split(1, -1), (1 - votes).split(1, -1), strict=True):
+            exactly = exactly * none + exactly.roll(1, -1) * vote  # what is rolled round is zero
         fewer = exactly.cumsum(-1) - exactly
         others = torch.tensor([[o for o in range(num_options) if o != c] for c in range(num_options)])
         others = others.to(answers.device, non_blocking=True)
@@ -62,6 +64,7 @@ class MajorityVote:
         return (exactly * wins)[..., 1:].sum(-1)
 
 
+@cache
 def _gauss_legendre(num_points: int) -> tuple[list[float], list[float]]:
     """Points and weights that integrate polynomials up to degree 2 num_points - 1 exactly from 0 to 1."""
     points, weights = np.polynomial.legendre.leggauss(num_points)
