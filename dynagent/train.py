@@ -90,6 +90,8 @@ def train(
             f"A batch of {config.batch_size} questions cannot be shared by {accelerator.num_processes} processes: "
             "set batch_size to a multiple of their number."
         )
+    policy.check_team(graph)
+    policy.note(record=None)  # what is trained again is no longer what an earlier run has judged
     runner = runner or Runner(graph, config.seed)
     shuffled = torch.randperm(len(questions), generator=config.generator("data"))
     held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
