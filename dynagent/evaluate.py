@@ -73,6 +73,7 @@ def evaluate(
     """
     if graphs not in ("sampled", "most_probable"):
         raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
+    policy.check_team(graph)
     runner = runner or Runner(graph, seed)
     runner.prepare(questions)
     generator = torch.Generator().manual_seed(seed)

@@ -30,6 +30,8 @@ from dynagent.train import History
 # What this process runs, whatever becomes of the files later.
 CODE = digest([file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.rglob("*.py"))])
 
+ON_THE_CARD = ("parameters", "command", "code", "sources", "questions", "metrics")  # of a record, and in config.json
+
 
 @dataclass
 class Experiment:
@@ -101,9 +103,10 @@ def save_run(
     new = folder / ".new"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"), writing(folder):
-        record = finished_run(experiment)
-        if record is None:
-            record = _record(experiment, history, results, command)
+        found = finished_run(experiment)
+        record = found or _record(experiment, history, results, command)
+        experiment.policy.note(record={name: vars(record)[name] for name in ON_THE_CARD})
+        if found is None:
             shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
             experiment.policy.save_pretrained(new / "policy")
             record.save(new)

@@ -94,6 +94,8 @@ def train(
             f"A batch of {config.batch_size} questions cannot be shared by {accelerator.num_processes} processes: "
             f"set batch_size to a multiple of {stride}, their number times gradient_accumulation_steps."
         )
+    policy.check_team(graph)
+    policy.note(record=None)  # what is trained again is no longer what an earlier run has judged
     runner = runner or Runner(graph, config.seed)
     held_out, order = training_plan(len(questions), config)
     if config.early_stopping and not len(held_out):

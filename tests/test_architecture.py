@@ -45,7 +45,7 @@ LAYERS = (
         "experiment",
         "preflight",
     ),
-    ("plots",),
+    ("plots", "explore"),
     ("dynagent",),  # `import dynagent` itself: short names for what a notebook needs
 )
 FROM_GRAPH_TO_TRAINING = ("graph", "sampling", "policy", "estimators", "agents", "decision", "execution", "train")

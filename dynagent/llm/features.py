@@ -78,7 +78,8 @@ class QuestionReader:
         batches = self.model.encode_batches([question.render() for question in questions])
         batches = [batch for batch in batches if any(keys[i] not in self._known for i in batch)]
         folder.mkdir(exist_ok=True)
-        with progress(total=sum(map(len, batches)), desc="reading questions", unit="question") as bar:
+        total = sum(map(len, batches))
+        with progress(total=total, desc="reading questions", unit="question", disable=total < 32) as bar:
             for batch in batches:
                 states = self.model.encode([questions[i].render() for i in batch])
                 stacked = torch.stack([states[name] for name in READOUTS], 1).cpu()  # [B, 3, H]
