@@ -17,6 +17,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.transformers import PADDING, batches_of_similar_length, read_out, token_ids
 from dynagent.policy import EdgePolicy
+from dynagent.progress import progress
 
 TOKENS_PER_BATCH = (256, 8192)  # after padding; on a CPU, where padding costs as much as text, and on accelerators
 
@@ -100,7 +101,8 @@ class TunedEdgePolicy(EdgePolicy):
         """The language model's reading of token ids, [B, H]; questions of similar length go through it together."""
         lengths = (ids != PADDING).sum(1).tolist()
         batches = batches_of_similar_length(lengths, TOKENS_PER_BATCH[ids.device.type != "cpu"])
-        read = [read_out(self.language_model, ids[batch, : lengths[batch[0]]])[self.readout] for batch in batches]
+        shown = progress(batches, desc="reading questions", unit="batch", disable=len(batches) < 4)
+        read = [read_out(self.language_model, ids[batch, : lengths[batch[0]]])[self.readout] for batch in shown]
         places = torch.tensor([i for batch in batches for i in batch], device=ids.device)
         return torch.cat(read)[places.argsort()]
 

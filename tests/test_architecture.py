@@ -37,6 +37,7 @@ LAYERS = (
         "train",
         "intervals",
         "evaluate",
+        "baselines",
         "controls",
         "checkpoints",
         "results",

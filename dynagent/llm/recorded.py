@@ -102,7 +102,7 @@ class Recorded(_Replies):
         batches = self.model.batches(list(distinct.values()))
         batches = [batch for batch in batches if any(keys[i] not in self._replies for i in batch)]
         missing = sum(map(len, batches))
-        with progress(total=missing, desc=desc, unit="call", disable=missing < 32) as bar:
+        with progress(total=missing, desc=desc, unit="call", delay=float(missing < 32)) as bar:
             for batch in batches:
                 replies = self.model.reply([distinct[keys[i]] for i in batch])
                 self._check([distinct[keys[i]].origin for i in batch], replies)

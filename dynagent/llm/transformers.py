@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.llm.base import Chat, Reply, Request
+from dynagent.progress import progress
 from dynagent.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
 
 READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
@@ -52,8 +53,7 @@ class TransformersModel:
         folder, source = model_folder(name)
         if trust_remote_code:
             source = _with_code(folder, source)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # half a second of "Loading weights" would stay in every saved notebook
+        hook = logging.set_tqdm_hook(lambda _, items, options: progress(*items, **{"delay": 1.0} | options))
         try:
             with refused_in_a_sentence(name):
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -61,8 +61,7 @@ class TransformersModel:
                     folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True
                 )
         finally:
-            if shown:
-                logging.enable_progress_bar()
+            logging.set_tqdm_hook(hook)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device), tokenizer, source)
 
