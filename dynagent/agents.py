@@ -1,5 +1,17 @@
 """Agents: from a question and messages to a request, from a reply to an answer.
 
+An agent is any object with
+
+- `name` and `group`, for figures and tables;
+- `llm`, from `dynagent.llm.load_llm`, or None for an agent that needs none;
+- `reads`, whether it is told what its predecessors said;
+- `request(question, messages, sample)`, which gives the `Request` to its language model (not without one);
+- `answer(question, reply, draw)`, which gives the index of the chosen option, or a negative number for no answer. The
+  reply is None without a language model; `draw` is uniform in [0, 1), the agent's own luck on this question;
+- if that is known, `tells_truth(question)`: whether it means to answer rightly. Else a group "truthful" says so.
+
+The classes below are such agents.
+
 Every agent answers a multiple-choice question with the index of an option, or not at all (`UNPARSABLE`).
 With `mode` an agent chooses how its language model is asked:
 

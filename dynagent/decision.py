@@ -1,4 +1,10 @@
-"""The decision node: from the answers that reach it to the team's answer."""
+"""The decision node: from the answers that reach it to the team's answer.
+
+A decision rule is a class with a `name` and a method `option_probs(answers, num_options)`, as `MajorityVote` has it.
+Answers come in the order of the team, one place for each agent, so that a rule can tell agents apart. That is enough
+for every estimator: "exact" sums over all choices of voters, up to `dynagent.estimators.MAX_ENUMERATED` of them. With
+a method `expected_option_probs` that gives the sum in closed form it needs no such limit.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dynagent.downloads import Artefact, download, preparing, write_file
 from dynagent.parameters import nearest
@@ -48,7 +48,7 @@ class Source:
     """
 
     name: str
-    kind: Literal["package", "hub", "folder", "builtin", "record", "served"]
+    kind: Literal["package", "hub", "folder", "own", "builtin", "record", "served"]
     location: str
     revision: str | None
     sha256: str
@@ -137,10 +137,9 @@ def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None
 
     patterns = list(patterns)
     below = None if any("/" in pattern for pattern in patterns) else ["*/*"]
+    which: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": below, "tqdm_class": progress}
     try:
-        folder = snapshot_download(
-            name, repo_type=repo_type, revision=revision, allow_patterns=patterns, ignore_patterns=below
-        )
+        folder = snapshot_download(name, repo_type=repo_type, revision=revision, **which)
     except Exception as error:  # what is raised without a network depends on the release of huggingface_hub
         for cause, kind, what in (
             (errors.GatedRepoError, PermissionError, "is gated: accept its terms, then log in with `hf auth login`"),

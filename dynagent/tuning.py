@@ -17,6 +17,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.transformers import PADDING, batches_of_similar_length, read_out, token_ids
 from dynagent.policy import EdgePolicy
+from dynagent.progress import progress
 
 TOKENS_PER_BATCH = (256, 8192)  # after padding; on a CPU, where padding costs as much as text, and on accelerators
 
@@ -106,7 +107,8 @@ class TunedEdgePolicy(EdgePolicy):
         batches = batches_of_similar_length(lengths, TOKENS_PER_BATCH[device.type != "cpu"])
         cut = [ids[batch, : lengths[batch[0]]].to(device, non_blocking=True) for batch in batches]
         places = torch.tensor([i for batch in batches for i in batch]).argsort().to(device, non_blocking=True)
-        return torch.cat([read_out(self.language_model, some)[self.readout] for some in cut])[places]
+        shown = progress(cut, desc="reading questions", unit="batch", disable=len(cut) < 4)
+        return torch.cat([read_out(self.language_model, some)[self.readout] for some in shown])[places]
 
     def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
         """The head at `learning_rate`, what is trained of the language model at `backbone_learning_rate`."""

@@ -87,8 +87,8 @@ def test_areas_cover_both_benchmarks_and_the_sample():
         {"stem": 17, "humanities": 13, "social_sciences": 22, "other": 15},
         {"stem": 4, "humanities": 3, "social_sciences": 2, "other": 1},
     ]
-    assert len(AREAS["en"]) == 57 + 10 - 1  # philosophy is in MMLU and in the sample
-    assert len(AREAS["zh"]) == 67 + 10 - 3  # philosophy, computer_science and economics
+    assert len(AREAS["en"]) == 57 + 10 - 1 + 4  # philosophy is in MMLU and in the sample; areas are their own
+    assert len(AREAS["zh"]) == 67 + 10 - 3 + 4  # philosophy, computer_science and economics
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "en").area == "other"
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "zh").area == "stem"
     with pytest.raises(ValueError, match=r"Add the subject 'alchemy' to dynagent/tasks/subjects\.json"):

@@ -115,7 +115,7 @@ class Recorded(_Replies):
     def complete(self, batches: Sequence[dict[str, Request]], desc: str) -> None:
         """Have batches of `missing` answered, and each put on record as soon as it is; not counted as asked for."""
         num_calls, recording = sum(map(len, batches)), threading.Lock()
-        with progress(total=num_calls, desc=desc, unit="call", disable=num_calls < 32) as bar:
+        with progress(total=num_calls, desc=desc, unit="call", delay=float(num_calls < 32)) as bar:
 
             def run(batch: dict[str, Request]) -> None:
                 replies = self.budget.pay([*batch.values()], self.model.reply)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.config import Readout
 from dynagent.llm.base import Chat, Reply, Request
+from dynagent.progress import progress
 from dynagent.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
 
 READOUTS: tuple[str, ...] = get_args(Readout)
@@ -53,8 +54,7 @@ class TransformersModel:
         folder, source = model_folder(name)
         if trust_remote_code:
             source = _with_code(folder, source)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # half a second of "Loading weights" would stay in every saved notebook
+        hook = logging.set_tqdm_hook(lambda _, items, options: progress(*items, **{"delay": 1.0} | options))
         try:
             with refused_in_a_sentence(name):
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -62,8 +62,7 @@ class TransformersModel:
                     folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True
                 )
         finally:
-            if shown:
-                logging.enable_progress_bar()
+            logging.set_tqdm_hook(hook)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device), tokenizer, source)
 
