@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
 # Notebooks that only report: what they print must equal their stored outputs.
 STRICT_NOTEBOOKS := $(addprefix notebooks/,$(addsuffix .ipynb,table2 learner embedding_ablation as_released model_size \
-    communication frontier))
+    communication frontier gallery))
 LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
 NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
 
@@ -84,6 +84,7 @@ record: install ## record a language model's answers for replay (ARGS="--cmmlu F
 .PHONY: learner
 learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
 	$(BIN)/python -m experiments.learner $(ARGS)
+	$(BIN)/python -m experiments.figures learner_headroom learner_sparsity
 
 .PHONY: experiments
 experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
@@ -123,6 +124,18 @@ record-communication: install ## record agents that read each other, for `make c
 .PHONY: frontier
 frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
 	$(BIN)/python -m experiments.frontier $(ARGS)
+
+.PHONY: figures
+figures: install ## draw all figures of the experiments from their records: results/figures (ARGS="adversaries frontier")
+	$(BIN)/python -m experiments.figures $(ARGS)
+
+.PHONY: idea
+idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
+	$(BIN)/python -m experiments.idea $(ARGS)
+
+.PHONY: report
+report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
+	$(BIN)/python -m experiments.report $(ARGS)
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
