@@ -29,8 +29,8 @@ class ServedModel:
     - Letters are scored by the first token of the chat's reply; a letter that is not among the 20 likeliest gets the
       score of the last of them. Where the server gives no log-probabilities, the reply is text, written greedily.
     - Other replies are drawn with top_p = .9 and a seed of their own; the protocol has no top_k.
-    - Where a chat is refused because its template has no system role, the system's text is put before the user's. A
-      reply that was begun for the model is written whole, and its beginning taken off.
+    - Where a chat is refused (status 400 or 422), since its template has no system role, the system's text is put
+      before the user's. A reply that was begun for the model is written whole, and its beginning taken off.
 
     The client tries again, after .5 to 8 seconds or as the server says, where a connection is refused or cut, after a
     time-out, and after the statuses 408, 409, 429 and 5xx. A call that timed out may have been computed, and be charged
