@@ -158,9 +158,8 @@ def train(
                 loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
                 accelerator.backward(loss)
             ids += [question.id for question in batch]
-            num_edges = (edge_probs * into_decision).sum(1)
             of_all = (edge_logits * 0).sum(1)  # NaN where one of a question's logits is not finite
-            metrics = (utility.mean(1), baseline.mean(1), num_edges, reaching.mean(1))
+            metrics = (utility.mean(1), baseline.mean(1), (edge_probs * into_decision).sum(1), reaching.mean(1))
             measured.append(torch.stack([of_all, *metrics]).detach())  # [5, B]
         per_question = torch.cat(measured, 1).to(accelerator.device, non_blocking=True)
         mean = accelerator.reduce(per_question[1:].mean(1), "mean")
@@ -173,9 +172,8 @@ def train(
         schedule.step()
 
         unseen.append((numbers, ids))
-        is_last = iteration + 1 == len(order)
-        due = saving is not None and (saving.is_due or is_last)
-        if due or is_last or len(unseen) >= LOOK_EVERY[accelerator.device.type != "cpu"]:
+        due = iteration + 1 == len(order) or (saving is not None and saving.is_due)
+        if due or len(unseen) >= LOOK_EVERY[accelerator.device.type != "cpu"]:
             state.rows += _look(unseen, len(state.rows))
             unseen.clear()
             bar.set_postfix_str(f"utility {state.rows[-1]['utility']:.2f}", refresh=False)
@@ -201,12 +199,11 @@ def _look(unseen: Sequence[tuple[Tensor, list[str]]], first: int) -> list[dict[s
     rows = []
     seen = torch.stack([numbers for numbers, _ in unseen]).cpu()
     for iteration, (numbers, (_, ids)) in enumerate(zip(seen, unseen, strict=True), start=first):
-        metrics = dict(zip(METRICS, numbers.tolist(), strict=False))
         logits, utilities = numbers[len(METRICS) :].view(2, -1)
         check_finite(logits, ids, f"The logits of iteration {iteration}")
         check_finite(utilities, ids, f"The utilities of iteration {iteration}")
         check_finite(numbers[len(METRICS) - 1].expand(len(ids)), ids, f"The gradients of iteration {iteration}")
-        rows.append({"iteration": iteration} | metrics)
+        rows.append({"iteration": iteration} | dict(zip(METRICS, numbers.tolist(), strict=False)))
     return rows
 
 

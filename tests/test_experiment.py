@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from toy import one_thread, save_tiny_backbone  # noqa: F401
+from safetensors.torch import load_file
+from toy import free_port, one_thread, save_tiny_backbone  # noqa: F401
 
 from dynagent import config as config_module
 from dynagent import experiment
@@ -514,3 +515,28 @@ def test_an_output_folder_that_cannot_be_is_found_before_anything_is_loaded(tmp_
     config = RunConfig(dataset="sample", output_dir=str(tmp_path / "file" / "runs"))
     with pytest.raises(ValueError, match=r"choose an output_dir that can be written to\.$"):
         load_split_questions(config)
+
+
+@pytest.mark.slow
+def test_two_launched_processes_leave_the_policy_and_the_record_of_one(tmp_path):
+    """The command of the README, where there is no GPU; each process would train alone if Accelerate were not told."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    parameters = {"data_source": "recordings", "agent_llm": "qwen2.5-coder-1.5b-instruct", "agent_mode": "letter"}
+    policies = []
+    for name, start in (("two", launch), ("one", [])):
+        run = tmp_path / f"{name}.json"
+        run.write_text(json.dumps(parameters | {"eval_limit": 50, "output_dir": str(tmp_path / name)}))
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, *start, "-m", "dynagent.train", str(run)],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("accuracy on 50 held-out questions") == 1, "one process evaluates and reports"
+        (record,) = (tmp_path / name).rglob("record.json")
+        assert len(RunRecord.load(record).history) == 285 // 4
+        policies.append(load_file(record.parent / "policy" / "model.safetensors"))
+    for key, weights in policies[1].items():
+        torch.testing.assert_close(policies[0][key], weights, rtol=1e-5, atol=2e-6)
+    assert policies[0]["head.weight"].abs().max() > 0.1
