@@ -145,12 +145,11 @@ class Explorer:
         def asked() -> Any:
             if text.value == shown(pick.value):
                 return pick.value
-            lines = [line.strip() for line in text.value.splitlines() if line.strip()]
-            options = [re.sub(r"^Option [A-D]:", "", line).strip() for line in lines[-len(LETTERS) :]]
-            if len(lines) <= len(LETTERS) or not all(options):
+            lines = [re.sub("^Option [A-D]:", "", line.strip()).strip() for line in text.value.splitlines()]
+            if len(lines := [line for line in lines if line]) <= len(LETTERS):
                 raise ValueError("type a question and, on the last four lines, an option on each.")
             language, about = subject.value
-            return Question("\n".join(lines[: -len(LETTERS)]), tuple(options), UNKNOWN, about, language)
+            return Question("\n".join(lines[:-4]), tuple(lines[-4:]), UNKNOWN, about, language)
 
         def show(_: Any = None) -> None:
             try:

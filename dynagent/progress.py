@@ -43,8 +43,9 @@ class _Log(tqdm):  # type: ignore[type-arg]
     """Lines instead of one that is rewritten; each begins where another program's bar may have left off."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        self.fp.write(f"\n{msg or self}")
-        self.fp.flush()
+        if not self.delay or self._time() - self.start_t >= self.delay:
+            self.fp.write(f"\n{msg or self}")
+            self.fp.flush()
         return True
 
 

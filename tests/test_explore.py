@@ -1,7 +1,9 @@
 """Exploring one question: the numbers are the policy's and the runner's, the panel shows them and survives garbage."""
 
 import sys
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +12,22 @@ from hypothesis import strategies as st
 from toy import Knows, one_thread, save_tiny_backbone  # noqa: F401
 
 from dynagent.agents import Specialist, Truthful
+from dynagent.config import RunConfig
 from dynagent.decision import NOT_ASKED, MajorityVote
+from dynagent.evaluate import evaluate
+from dynagent.experiment import prepare
 from dynagent.explore import UNKNOWN, Explorer
 from dynagent.graph import AgentGraph
 from dynagent.llm import load_llm
 from dynagent.llm.features import QuestionReader
 from dynagent.llm.recorded import Recorded
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
+from dynagent.results import RunRecord
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks import Question, load_questions
 from dynagent.tasks.recorded import RecordedQuestion
 
+ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = load_questions("sample", split="test")
 OWN = Question("Why?", ("a", "b", "c", "d"), 2, "history", "en")
 
@@ -316,3 +323,28 @@ def test_without_ipywidgets_the_panel_says_what_to_install_and_the_rest_works(mo
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'dynagent\[widgets\]'"):
         explorer.panel()
     assert explorer.figure([explorer.view(OWN)]).axes
+
+
+# --- the policy that ships
+
+
+def test_the_shipped_policy_scores_as_its_record_says():
+    """From recordings: question by question as `evaluate`, on average as the record; it hears those of the language."""
+    folder = next((ROOT / "results" / "explore").glob("*/record.json")).parent
+    record = RunRecord.load(folder / "record.json")
+    experiment = prepare(RunConfig.from_parameters(record.parameters))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # its team is the one it was trained for
+        policy = EdgePolicy.from_pretrained(folder / "policy")
+        policy.reader = experiment.reader
+        explorer = Explorer(policy, experiment.graph, experiment.eval_questions, experiment.config.seed)
+    result = evaluate(policy, experiment.graph, explorer.questions, graphs="most_probable", runner=experiment.runner)
+    expected = record.metrics["wirings"]["learned, most probable"]["accuracy"]
+    assert result.accuracy.mean == pytest.approx(expected["mean"], abs=1e-6)
+    assert result.accuracy.n == expected["n"] == 1000
+    for question, score in list(zip(explorer.questions, result.scores.tolist(), strict=True))[:60]:
+        view = explorer.view(question)
+        assert float(view.option_probs[question.answer]) == pytest.approx(score)
+        heard = view.edge_probs[experiment.graph.decision_edges]
+        own, others = (heard[:4], heard[4:]) if question.language == "en" else (heard[4:], heard[:4])
+        assert own.mean() > others.mean() + 0.3
