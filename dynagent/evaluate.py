@@ -15,7 +15,7 @@ from dynagent.graph import AgentGraph
 from dynagent.intervals import Estimate as Estimate
 from dynagent.intervals import conclusion as conclusion
 from dynagent.intervals import mean_interval as mean_interval
-from dynagent.policy import StaticEdgePolicy
+from dynagent.policy import Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.tasks.letters import TIMED_OUT, UNPARSABLE
@@ -86,7 +86,8 @@ def evaluate(
     """
     if graphs not in ("sampled", "most_probable"):
         raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
-    policy.check_team(graph)
+    if isinstance(policy, Policy):
+        policy.check_team(graph)
     runner = runner or Runner(graph, seed)
     runner.prepare(questions)
     generator = torch.Generator().manual_seed(seed)

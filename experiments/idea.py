@@ -20,12 +20,12 @@ from dynagent.config import RunConfig, resolve_path
 from dynagent.downloads import write_file
 from dynagent.evaluate import compare_wirings
 from dynagent.experiment import again, prepare, train_all, used_sources
-from dynagent.intervals import clustered_interval
 from dynagent.progress import progress
 from dynagent.results import code_version, describe, environment
 from dynagent.runs import Experiment
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks import load_questions
+from experiments.intervals import clustered_interval
 from experiments.table2_cells import QWEN
 from experiments.table2_records import plain
 
