@@ -1,6 +1,9 @@
 """What a run costs: calls known from its plan, tokens and time from a pilot that is paid for only once."""
 
 import json
+import re
+import runpy
+import sys
 
 import pytest
 import torch
@@ -105,6 +108,20 @@ def test_agents_that_read_stay_below_the_bound_and_their_replies_are_what_they_w
     # The bound counts every graph that a run executes, and in each every agent that reads.
     assert sum(asked) * 4 <= costs.most_more <= sum(asked) * 4 * 1.5
     assert llm.usage.calls - before <= costs.most_more + costs.calls
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # runpy's own, since the module is imported here
+def test_the_program_says_it_before_it_asks(tiny, tmp_path, capsys, monkeypatch):
+    config = run_config(tiny, tmp_path, train_limit=8, eval_limit=6)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    monkeypatch.setattr(sys, "argv", ["dynagent.train", str(tmp_path / "run.json")])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("dynagent.train", run_name="__main__")
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"14 different calls of the agents, 14 of them not on record: about [\d,]+ tokens and [\d.]+ minutes", first
+    )
+    assert rest[0].startswith("record ")
 
 
 # --- at a server

@@ -208,9 +208,9 @@ def test_a_whole_run(server, folder, tmp_path, monkeypatch):
     refused = run(adversary="least_likely")
     assert refused.returncode == 2
     assert "set adversary to 'asked'" in refused.stderr.splitlines()[-1]
-    stopped = run(token_budget=2000)
+    stopped = run(token_budget=1200)
     assert (stopped.returncode, stopped.stderr.splitlines()[-1][:10]) == (2, "dynagent: ")
-    assert "token_budget 2,000" in stopped.stderr
+    assert "token_budget 1,200" in stopped.stderr
     finished = run()
     assert finished.returncode == 0, finished.stderr[-2000:]
     said = r"\d+ different calls of the agents, \d+ of them not on record: about [\d,]+ tokens and [\d.]+ minutes"
