@@ -10,6 +10,7 @@ All but the panel works without ipywidgets.
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from dynagent.tasks.recorded import shown
 
 UNKNOWN = -1  # the right answer of a question that somebody typed
 PARTS = {  # of one question in the panel, by name, and the kind of widget that each is
-    "subject": "Dropdown", "pick": "Dropdown", "question": "Textarea", "ask": "Button", "message": "Label",
+    "subject": "Dropdown", "pick": "Dropdown", "question": "Textarea", "ask": "Button", "message": "HTML",
     "figure": "Image", "table": "HTML",
 }  # fmt: skip
 
@@ -155,7 +156,7 @@ class Explorer:
             try:
                 view = self.view(asked(), *(slider.value for slider in sliders))
             except (ValueError, OSError, FloatingPointError) as error:
-                message.value = f"Not shown: {error}"
+                message.value = html.escape(f"Not shown: {error}", quote=False)
                 return
             message.value, figure = str(view), self.figure([view])
             image.value, table.value = print_figure(figure), self.table(view).to_html()
@@ -163,15 +164,16 @@ class Explorer:
 
         for name, part in parts.items():
             part.add_class(f"explore-{place}-{name}").description = name
+            part.layout.width = "auto"
         kinds = sorted({(question.language, question.subject) for question in self.questions})
         subject.options = [(": ".join(kind), kind) for kind in kinds]
         subject.index = 0 if place == "left" else len(kinds) - 1
         widgets.dlink((subject, "value"), (pick, "options"), list_questions)
         pick.index = 0
         widgets.dlink((pick, "value"), (text, "value"), shown)
-        text.continuous_update = False
+        text.continuous_update, text.rows = False, 9
         for part in (text, *sliders):
             part.observe(show, "value")
         ask.on_click(show)
         show()
-        return widgets.VBox([*parts.values()])
+        return widgets.VBox([*parts.values()], layout={"width": "50%"})
