@@ -26,9 +26,9 @@ def compare_with_baselines(
     """Evaluate an edge policy and its baselines on the same questions and the same answers of the agents.
 
     The rows are those of `dynagent.evaluate.compare_wirings`: the policy ("own") with drawn and with most probable
-    graphs and on shuffled questions, random graphs, all agents voting, one agent alone, and those who mean well, if
-    that is known. With training questions there are also a static policy and a single agent that were chosen on
-    them, which takes no reading.
+    graphs and on shuffled questions, an untrained policy, random graphs, all agents voting, one agent alone, and those
+    who mean well, if that is known. With training questions there are also a static policy and a single agent that
+    were chosen on them, which takes no reading.
 
     Args:
         policy: any object with `edge_logits_of(questions)`, see `dynagent.evaluate.GivesEdgeLogits`.
@@ -44,7 +44,8 @@ def compare_with_baselines(
         ValueError: if a question is among both, or the logits are not one for each edge.
     """
     config = config or TrainConfig(learning_rate=0.1)
-    runner, policies = Runner(graph, config.seed), {"own": policy, **others}
+    runner = Runner(graph, config.seed)
+    policies = {"own": policy, **others, "untrained": StaticEdgePolicy.for_graph(graph)}
     if shared := {question.id for question in questions} & {question.id for question in train_questions}:
         raise ValueError(f"{len(shared)} of the training questions are also evaluated on: take them out of one.")
     if train_questions:

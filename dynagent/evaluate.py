@@ -269,9 +269,6 @@ def _well_meant(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
 
     An agent that does not say so with `tells_truth` is taken by its group.
     """
-    rows = [
-        [node.operation.tells_truth(question) if hasattr(node.operation, "tells_truth") else node.group == "truthful"
-         for node in graph.nodes[:-1]]
-        for question in questions
-    ]  # fmt: skip
+    tells = [getattr(n.operation, "tells_truth", lambda _, n=n: n.group == "truthful") for n in graph.nodes[:-1]]
+    rows = [[tells_truth(question) for tells_truth in tells] for question in questions]
     return torch.tensor(rows)[:, graph.potential_edges[:, 0]]

@@ -140,8 +140,8 @@ KNOWS = {0: [30.0, 30.0, -30.0, -30.0], 1: [-30.0, -30.0, 30.0, 30.0]}
 def test_an_own_policy_is_judged_beside_all_baselines():
     questions, graph = toy_questions(60), toy_graph()  # 18 of kind 1; each kind is known by two of four agents
     training = questions_named(toy_questions(40), "t")
-    untrained = StaticEdgePolicy.for_graph(graph)
-    table = compare_with_baselines(ByKind(graph, KNOWS), graph, questions, training, untrained=untrained)
+    halves = StaticEdgePolicy.for_graph(graph, 0.5)
+    table = compare_with_baselines(ByKind(graph, KNOWS), graph, questions, training, halves=halves)
     accuracy = table["accuracy"].to_dict()
     kinds = torch.tensor([question.kind for question in questions])
     circle = torch.randperm(60, generator=torch.Generator().manual_seed(TrainConfig().stream("evaluation")))
@@ -157,7 +157,8 @@ def test_an_own_policy_is_judged_beside_all_baselines():
         "static, most probable": 0.7,
     }
     assert {name: accuracy[name] for name in expected} == pytest.approx(expected, abs=1e-3)
-    others = {"static, sampled", "untrained, sampled", "untrained, most probable", "random graph, p = 0.5"}
+    others = {f"{name}, {graphs}" for name in ("halves", "untrained") for graphs in ("sampled", "most probable")}
+    others |= {"static, sampled", "random graph, p = 0.5"}
     assert set(accuracy) == set(expected) | others  # nobody says who means well, so that no row tells it
     assert (table["n"] == 60).all()
     for name in expected:
@@ -168,8 +169,8 @@ def test_an_own_policy_is_judged_beside_all_baselines():
     assert low > 0
     assert table["calls"]["own, sampled"] == table["tokens"]["own, sampled"] == 2  # one token without a model
     assert table["calls"]["full graph"] == 4
-    # One drawn edge in 2^4 graphs: half the agents on average.
     assert table["calls"]["random graph, p = 0.5"] == pytest.approx(2, abs=0.2)
+    assert table["calls"]["untrained, sampled"] == pytest.approx(4 * 3 / 8, abs=0.2)
 
 
 def questions_named(questions, prefix):
