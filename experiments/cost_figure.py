@@ -58,7 +58,7 @@ def plot_costs(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ax.xaxis.minorticks_off()
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         low, high = ax.get_ylim()
-        ax.set_ylim(low, high * 3)  # room for the legend
+        ax.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
         ax.margins(x=0.12)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
         ax.legend(frameon=False, fontsize=8, loc="upper left")
