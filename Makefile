@@ -167,6 +167,14 @@ audit: install ## known vulnerabilities of the locked packages (needs the networ
 	    && PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --disable-pip --no-deps -r requirements.lock \
 	    || echo "The audit found something, or could not be made: see above. Nothing is blocked by it."
 
+.PHONY: bench
+bench: install ## what a run costs beside its language models: results/bench.json (5 minutes; ARGS="--only drawing")
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: install ## time the parts of a run, with pytest-benchmark (a minute)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
 .PHONY: bench-first-run
 bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home
 	$(BIN)/python tests/benchmarks/first_run.py
