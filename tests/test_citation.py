@@ -11,9 +11,11 @@ import dynagent
 ROOT = Path(__file__).resolve().parent.parent
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 # Keys of the schema 1.2.0 that may stand at the top, in a reference, and in an author.
-TOP = set(
-    ["abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords", "license", "license-url", "message", "preferred-citation", "references", "repository", "repository-artifact", "repository-code", "title", "type", "url", "version"]
-)  # fmt: skip
+TOP = {
+    "abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords",
+    "license", "license-url", "message", "preferred-citation", "references", "repository", "repository-artifact",
+    "repository-code", "title", "type", "url", "version",
+}  # fmt: skip
 REFERENCE = TOP - {"cff-version", "message", "preferred-citation", "references"} | {"scope", "journal", "year", "month"}
 PERSON = {"affiliation", "alias", "email", "family-names", "given-names", "name-particle", "name-suffix", "orcid"}
 ENTITY = {"name", "alias", "email", "website", "date-start", "date-end", "location", "orcid", "country", "city"}

@@ -59,7 +59,7 @@ def test_a_warning_in_a_notebook_is_found():
 
 
 def shape_faults(notebook) -> list[str]:
-    """What a reader would miss: a heading and a paragraph with answer and cost at the start, what to try next at the end."""
+    """What a reader would miss: heading, question, answer and cost at the start, what to try next at the end."""
     first, last = notebook.cells[0], notebook.cells[-1]
     heading, _, rest = first.source.partition("\n\n")
     paragraph = rest.partition("\n\n")[0]
