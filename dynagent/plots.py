@@ -22,8 +22,7 @@ from torch import Tensor
 from dynagent.graph import AgentGraph
 from dynagent.train import History
 
-# Every figure's colours and settings are these, in the experiments and notebooks, too.
-STYLE = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
+LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8}  # of every figure, in the experiments and notebooks, too
 # What a group, a policy or a recipe is called, and its colour; of a longer name the first line counts whose words it
 # has. Groups that meet in a figure differ in lightness, too, and can be told apart in grey and with any colour vision
 # (colours of seaborn's "colorblind" and Paul Tol's "muted"); what learned policies are compared with is grey.
@@ -60,7 +59,6 @@ def group_colours(graph: AgentGraph) -> dict[str, Any]:
     return colours_of(graph.groups)
 
 
-@plt.rc_context(STYLE)
 def plot_training(history: History, window: int = 20) -> Figure:
     """Utility of every iteration with its running mean, and the expected edges into the decision."""
     utility = np.array(history.column("utility"))
@@ -69,9 +67,10 @@ def plot_training(history: History, window: int = 20) -> Figure:
     left.plot(utility, color="0.8", linewidth=0.8, label="one batch")
     left.plot(last, running, color="0.2", label=f"mean of {min(window, len(utility))}")
     left.set(xlabel="iteration", ylabel="utility (share right)")
-    left.legend()
+    left.legend(**LEGEND)
     right.plot(history.column("num_edges"), color="0.2")
     right.set(xlabel="iteration", ylabel="expected edges into the decision", ylim=(0, None))
+    sns.despine(figure)
     return figure
 
 
@@ -89,7 +88,6 @@ def plot_edge_probs(edge_probs: Tensor, graph: AgentGraph, title: str = "") -> F
     return plot_heatmaps({title: np.roll(matrix, 1, (0, 1))}, Counter(node.group for node in graph.nodes[:-1]))
 
 
-@plt.rc_context(STYLE)
 def plot_by_area(edge_probs: Tensor, shuffled: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> Figure:
     """Mean probability of every agent's edge into the decision for each area of knowledge, beside the control.
 
@@ -143,7 +141,6 @@ def draw_graph(ax: Axes, edge_probs: Tensor, graph: AgentGraph) -> None:
     ax.margins(0.15)
 
 
-@plt.rc_context(STYLE)
 def plot_graphs(edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) -> Figure:
     """The graphs of some questions side by side: agents by group, width of an edge by its probability.
 
@@ -159,7 +156,7 @@ def plot_graphs(edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) ->
         ax.set_title(title, fontsize=10)
     colours = group_colours(graph)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours[g], label=g) for g in graph.groups]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), **LEGEND)
     return figure
 
 
@@ -177,7 +174,6 @@ def running_mean(utility: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarr
     return sliding_window_view(utility, window, -1).mean(-1), np.arange(window - 1, utility.shape[-1])
 
 
-@plt.rc_context(STYLE)
 def plot_heatmaps(matrices: Mapping[str, Any], groups: Mapping[str, int]) -> Figure:
     """Heatmaps of edge probabilities side by side: rows speak, columns listen, node 0 is the decision.
 
@@ -201,5 +197,5 @@ def plot_heatmaps(matrices: Mapping[str, Any], groups: Mapping[str, int]) -> Fig
             top += height
         ax.set(xlabel="listens (0 is the decision)", ylabel="speaks", title=title)
     frames = axes.flat[-1].patches
-    figure.legend(frames, list(groups), loc="outside lower center", ncols=len(groups))
+    figure.legend(frames, list(groups), loc="outside lower center", ncols=len(groups), **LEGEND)
     return figure

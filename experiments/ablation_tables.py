@@ -9,10 +9,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from dynagent.intervals import Estimate
-from dynagent.plots import STYLE, colours_of
+from dynagent.plots import LEGEND, colours_of
 
 Row = Mapping[str, Any]
 POLICIES = ("static", "dynamic", "dynamic - static")
@@ -198,7 +199,6 @@ def differences(record: Row) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
-@plt.rc_context(STYLE)
 def plot_estimates(
     series: Mapping[str, Mapping[str, Row]], xlabel: str, scale: float = 1.0, names: Sequence[str] = ()
 ) -> Figure:
@@ -221,7 +221,8 @@ def plot_estimates(
     ax.axvline(0, color="0.6", linewidth=0.8)
     ax.set(xlabel=xlabel, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     if len(series) > 1:
-        figure.legend(loc="outside upper center", ncols=len(series))
+        figure.legend(loc="outside upper center", ncols=len(series), **LEGEND)
+    sns.despine(figure)
     return figure
 
 

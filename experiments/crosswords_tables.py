@@ -17,7 +17,7 @@ from torch import Tensor
 from dynagent.config import resolve_path
 from dynagent.graph import AgentGraph
 from dynagent.intervals import Estimate, mean_interval
-from dynagent.plots import STYLE, colours_of, ink_on
+from dynagent.plots import LEGEND, colours_of, ink_on
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from experiments.crosswords import OUTPUT
 from experiments.crosswords_answers import COMMAND
@@ -124,7 +124,6 @@ def plot_boards(boards: Sequence[str], puzzle: Puzzle, titles: Sequence[str]) ->
     return figure
 
 
-@plt.rc_context(STYLE)
 def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) -> Figure:
     """Realized graphs side by side: one column an agent, the decision below; grey edges are fixed.
 
@@ -157,5 +156,5 @@ def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: S
         ax.set_axis_off()
         ax.margins(0.12)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours[g], label=g) for g in graph.groups]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), **LEGEND)
     return figure

@@ -21,7 +21,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from dynagent.config import nearest, resolve_path
-from dynagent.plots import plot_heatmaps, save_figure
+from dynagent.plots import LEGEND, plot_heatmaps, save_figure
 from experiments.ablation_tables import chosen, heard_lines, plot_estimates
 from experiments.crosswords_tables import WorldRecord
 from experiments.crosswords_tables import read as read_record
@@ -124,7 +124,7 @@ def claims() -> Drawn:
     ax = figure.axes[0]
     ax.plot([row["paper"] for row in rows], range(len(rows)), "X", color="0.2", markersize=7, label="paper, one run")
     figure.legends.clear()
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, **LEGEND)
     seeds, questions = {row["seeds"] for row in rows}, {row["n"] for row in rows}
     return Drawn(
         figure,
@@ -185,7 +185,7 @@ def adversaries() -> Drawn:
     )
 
 
-def temperature() -> Drawn:
+def temperatures() -> Drawn:
     """Accuracy against the temperature at which the agents draw their answers."""
     cells = {t: temperature_cell(t) for t in TEMPERATURES}
     figure = plot_intervals(accuracy_lines(cells, WIRINGS), "sampling temperature", "accuracy")
@@ -390,7 +390,7 @@ FIGURES: dict[str, Callable[[], Drawn]] = {
     "specialized_curves": partial(curves, "specialized"),
     "specialized_heatmaps_paper": partial(heatmaps, "specialized", "paper"),
     "specialized_heatmaps_default": partial(heatmaps, "specialized", "default"),
-    "temperature": temperature,
+    "temperatures": temperatures,
     "edge_reduction": edge_reduction,
     "edge_reduction_curves": partial(curves, "edge reduction"),
     "edge_reduction_heatmaps": partial(heatmaps, "edge reduction", "default"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,14 +17,13 @@ from matplotlib.figure import Figure
 from dynagent.agents import Specialist
 from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
-from dynagent.plots import STYLE, colours_of, draw_graph
+from dynagent.plots import LEGEND, colours_of, draw_graph
 from dynagent.tasks.multiple_choice import LETTERS
 
 COLUMNS = ("question", "edge LLM", "edge probabilities", "most probable graph", "answers and vote")
 WIDTHS = (2.8, 0.9, 2.0, 2.3, 1.5)
 
 
-@plt.rc_context(STYLE)
 def plot_idea(record: Mapping[str, Any]) -> Figure:
     """Each question of results/idea.json in a row: text, reading, edge probabilities, graph, answers and vote."""
     graph = AgentGraph([Specialist(None, domain=group) for group in record["groups"]], MajorityVote())
@@ -44,7 +44,8 @@ def plot_idea(record: Mapping[str, Any]) -> Figure:
         ax.set_title(title, fontsize=10, fontweight="bold")
     colours = colours_of(graph.groups)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours[g], label=readable(g)) for g in graph.groups]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), **LEGEND)
+    sns.despine(figure)
     return figure
 
 

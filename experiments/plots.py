@@ -9,17 +9,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from dynagent.intervals import Estimate
-from dynagent.plots import STYLE, colours_of, running_mean
+from dynagent.plots import LEGEND, colours_of, running_mean
 
 Row = Mapping[str, Any]
 
 
-@plt.rc_context(STYLE)
 def plot_lines(lines: Mapping[str, Sequence[tuple[Any, ...]]], *, bands: bool = False) -> tuple[Figure, Axes]:
     """A line for each name through its points (x, y) or, with intervals, (x, y, low, high), in the name's colour.
 
@@ -42,7 +42,8 @@ def plot_lines(lines: Mapping[str, Sequence[tuple[Any, ...]]], *, bands: bool = 
             ax.errorbar(x, y, error, transform=ax.transData + shift, **style)
             ax.update_datalim([(a, b) for values in (y, *bounds) for a, b in zip(x, values, strict=True) if b == b])
     ax.autoscale_view()
-    figure.legend(loc="outside upper center", ncols=2)
+    sns.despine(figure)
+    figure.legend(loc="outside upper center", ncols=2, **LEGEND)
     return figure, ax
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynagent.config import resolve_path
-from dynagent.plots import COLOURS, GROUP_COLOURS, STYLE, colours_of
+from dynagent.plots import COLOURS, GROUP_COLOURS, LEGEND, colours_of
 from experiments.table2_tables import percent
 
 
@@ -108,7 +109,6 @@ def savings_table(record: Mapping[str, Any], margin: float | None = None) -> pd.
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-@plt.rc_context(STYLE)
 def plot_frontier(record: Mapping[str, Any]) -> Figure:
     """Accuracy against spend with intervals, a panel a setting: votes as a line and a band, other wirings as points."""
     figure, panels = plt.subplots(1, len(record), figsize=(3.4 * len(record), 3.4), layout="constrained", squeeze=False)
@@ -125,11 +125,11 @@ def plot_frontier(record: Mapping[str, Any]) -> Figure:
             )  # fmt: skip
         panel.set(title=setting, xlabel="tokens, % of the full graph")
     panels[0][0].set_ylabel("accuracy, %")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, **LEGEND)
+    sns.despine(figure)
     return figure
 
 
-@plt.rc_context(STYLE)
 def plot_communication(part: Mapping[str, Any]) -> Figure:
     """Accuracy against tokens a question, with intervals: votes alone, and wirings with edges between agents."""
     figure, panel = plt.subplots(figsize=(6, 3.6), layout="constrained")
@@ -143,7 +143,8 @@ def plot_communication(part: Mapping[str, Any]) -> Figure:
         panel.errorbar([row["tokens"] for row in rows], means, errors, color=colour, fmt=marker, elinewidth=1,
                        markersize=5, label=label)  # fmt: skip
     panel.set(xlabel="tokens a question", ylabel="accuracy, %")
-    figure.legend(loc="outside upper center", ncols=3)
+    figure.legend(loc="outside upper center", ncols=3, **LEGEND)
+    sns.despine(figure)
     return figure
 
 

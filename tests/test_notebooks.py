@@ -58,6 +58,68 @@ def test_a_warning_in_a_notebook_is_found():
     assert faults(notebook) == ["stderr: UserWarning: careful"]
 
 
+# --- their form
+
+
+def shape_faults(notebook) -> list[str]:
+    """What a reader would miss: heading, question, answer and cost at the start, what to try next at the end."""
+    first, last = notebook.cells[0], notebook.cells[-1]
+    heading, _, rest = first.source.partition("\n\n")
+    paragraph = rest.partition("\n\n")[0]
+    answer = paragraph.partition("**The answer**")[2].partition("**The cost**")[0]
+    found = []
+    if first.cell_type != "markdown" or not re.fullmatch(r"# [^\n]+", heading):
+        found.append("it does not begin with a heading")
+    if "?" not in heading + paragraph:
+        found.append("its first paragraph asks no question")
+    if not re.search(r"\d", answer):
+        found.append("its first paragraph has no answer in a number (**The answer** ...)")
+    if "**The cost**" not in paragraph:
+        found.append("its first paragraph does not say what it costs (**The cost** ...)")
+    if last.cell_type != "markdown" or not last.source.startswith("## What to try next\n\n- "):
+        found.append("it does not end with what to try next")
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_notebook_begins_with_its_answer_and_ends_with_what_to_try_next(path):
+    assert shape_faults(nbformat.read(path, 4)) == []
+
+
+def test_a_notebook_without_beginning_and_end_is_found():
+    notebook = nbformat.read(TRAIN, 4)
+    notebook.cells = notebook.cells[1:-1]
+    assert len(shape_faults(notebook)) == 5
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_links_between_notebooks_lead_somewhere(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            targets = [target for target in LINK.findall(cell.source) if "://" not in target]
+            assert [target for target in targets if not (path.parent / target).exists()] == [], cell.source
+
+
+# Their place is kept until they are there.
+RESERVED = {"explore.ipynb", "your_own.ipynb"}
+
+
+def test_the_reading_order_has_every_notebook_once_in_its_table():
+    text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+\.ipynb)\]\((\w+\.ipynb)\) \|([^|]+)\|([^|]+)\|([^|]+)\|$", text, re.MULTILINE)
+    assert all(name == target for name, target, *_ in rows)
+    names = [name for name, *_ in rows]
+    assert len(names) == len(set(names))
+    assert {path.name for path in NOTEBOOKS} <= set(names) <= {path.name for path in NOTEBOOKS} | RESERVED
+    for _, _, question, time, needs in rows:
+        assert question.strip().endswith("?")
+        assert time.strip()
+        assert needs.strip()
+
+
 def parameters_of(notebook) -> dict:
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
