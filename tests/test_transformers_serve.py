@@ -214,7 +214,7 @@ def test_a_whole_run(server, folder, tmp_path, monkeypatch):
     finished = run()
     assert finished.returncode == 0, finished.stderr[-2000:]
     said = r"\d+ different calls of the agents, \d+ of them not on record: about [\d,]+ tokens and [\d.]+ minutes"
-    assert re.match(said, stopped.stdout)
+    assert re.match(said, finished.stdout)
     assert " 0 of them not on record" not in finished.stdout
     folder_of_run = run_folder(RunConfig.from_parameters(parameters))
     record = RunRecord.load(folder_of_run / "record.json")
