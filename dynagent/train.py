@@ -80,8 +80,8 @@ def train(
             their calls may be others than without the kill.)
 
     Raises:
-        ValueError: if there are no questions, or none to hold out, the processes cannot share a batch evenly, or the
-            checkpoint is another run's.
+        ValueError: if there are no questions, or none to hold out, the processes cannot share a batch evenly or do not
+            find the same checkpoint, or the checkpoint is another run's.
         FloatingPointError: at the first logit, utility or gradient that is not finite, naming iteration and
             questions; the weights are those of the last good step.
     """
@@ -125,7 +125,9 @@ def train(
     if checkpoint is not None:
         checkpoint.run["number of processes"] = f"{accelerator.num_processes} on {accelerator.device.type}"
         checkpoint.load(state)
-        accelerator.wait_for_everyone()  # all load what was there before anything is written
+        found = accelerator.gather(torch.tensor([len(state.rows)], device=accelerator.device))  # before any is written
+        if len(found.unique()) > 1:
+            raise ValueError("The processes find different checkpoints: choose an output_dir that all machines share.")
     done, saving = len(state.rows), checkpoint if accelerator.is_main_process else None
     if saving and not done:  # so that a training that is stopped and started again begins where it began
         saving.save(state, len(order))

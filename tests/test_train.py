@@ -601,6 +601,17 @@ def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_pro
         train(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), config, accelerator=accelerator)
 
 
+@pytest.mark.slow
+def test_two_processes_that_find_different_checkpoints_stop(tmp_path):
+    """As on two machines whose folders are not one; they would average gradients of different iterations."""
+    path = str(tmp_path / "found by 0")
+    in_two_processes(tmp_path / "killed", f"toy.train_with_checkpoints({path!r}, 5)", ended=(-9, -9))
+    found = f"{path[:-1]!r} + toy.os.environ['RANK']"
+    errors = in_two_processes(tmp_path / "resumed", f"toy.error_of(toy.train_with_checkpoints, {found})")
+    message = "The processes find different checkpoints: choose an output_dir that all machines share."
+    assert errors == [message, message]
+
+
 # --- the host looks at numbers from time to time ---------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -352,3 +352,10 @@ def train_with_checkpoints(path: str, killed_at: int | None = None, **options: A
         policy, graph, toy_questions(30), config, runner=runner, accelerator=accelerator, checkpoint=checkpoint
     )
     return {"rows": history.rows, "resumed": history.num_resumed, "weights": policy.state_dict()}
+
+
+def error_of(call: Callable[..., Any], *arguments: Any) -> str:
+    """The ValueError that a call ends with."""
+    with pytest.raises(ValueError) as error:
+        call(*arguments)
+    return str(error.value)
