@@ -163,7 +163,7 @@ class Explorer:
             plt.close(figure)
 
         for name, part in parts.items():
-            part.add_class(f"explore-{place}-{name}").description = name
+            part.add_class(f"explore-{place}-{name}").description = "" if PARTS[name] == "HTML" else name
             part.layout.width = "auto"
         kinds = sorted({(question.language, question.subject) for question in self.questions})
         subject.options = [(": ".join(kind), kind) for kind in kinds]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from toy import Knows, one_thread, save_tiny_backbone  # noqa: F401
 
 from dynagent.agents import Specialist, Truthful
@@ -21,6 +22,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm import load_llm
 from dynagent.llm.features import QuestionReader
 from dynagent.llm.recorded import Recorded
+from dynagent.plots import group_colours
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.results import RunRecord
 from dynagent.sampling import most_probable_dags
@@ -165,6 +167,16 @@ def test_two_questions_are_drawn_on_one_scale():
     widths = [[patch.get_linewidth() for patch in ax.patches] for ax in figure.axes]
     assert widths == [pytest.approx([0.3 + 4 * 0.9, 0.3 + 4 * 0.6]), pytest.approx([0.3 + 4 * 0.9])]
     assert figure.axes[0].get_title() == "history (en)"
+
+
+def test_edges_into_the_decision_are_marked():
+    """They have their speaker's colour; 1 -> 0, between agents, is grey."""
+    explorer = talkers([0.9, 0.9, 0.8, 0.9, 0.1, 0.9, 0.7, 0.2, 0.3])
+    (ax,) = explorer.figure([explorer.view(OWN)]).axes
+    into, between = sorted(ax.patches, key=lambda patch: patch.get_linewidth())
+    assert into.get_linewidth() == pytest.approx(0.3 + 4 * 0.7)
+    assert to_hex(into.get_edgecolor()) == to_hex(group_colours(explorer.graph)["sayers"])
+    assert to_hex(between.get_edgecolor()) == to_hex("0.6")
 
 
 @pytest.fixture(scope="module")
