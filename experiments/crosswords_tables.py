@@ -125,7 +125,7 @@ def plot_boards(boards: Sequence[str], puzzle: Puzzle, titles: Sequence[str]) ->
 
 
 def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) -> Figure:
-    """Realized graphs side by side: one column an agent, the decision below; grey edges are fixed.
+    """Realized graphs side by side: one column an agent, the decision below; grey, dotted edges are fixed.
 
     Args:
         taken: [n, E] bool, the potential edges that exist, drawn as wide as they are probable.
@@ -143,6 +143,7 @@ def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: S
         for chosen, colour, bend in ((fixed, "0.7", 0.0), ([e for e in drawn.edges if e not in fixed], "", 0.12)):
             nx.draw_networkx_edges(
                 drawn, places, ax=ax, edgelist=chosen, node_size=500, connectionstyle=f"arc3,rad={bend}",
+                style=":" if chosen is fixed else "-",
                 width=[0.3 + 2.7 * drawn.edges[edge]["weight"] for edge in chosen],
                 edge_color=[colour or colours[graph.nodes[source].group] for source, _ in chosen],
             )  # fmt: skip

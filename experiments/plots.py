@@ -66,9 +66,8 @@ def plot_utilities(curves: Mapping[str, np.ndarray], window: int = 20) -> Figure
     for name, utility in curves.items():
         running, last = running_mean(utility, window)
         mean, error = running.mean(0), running.std(0, ddof=min(1, len(running) - 1)) / np.sqrt(len(running))
-        lines[f"{name} ({len(running)} seeds)"] = [
-            *zip(last + 1, mean, mean - 2 * error, mean + 2 * error, strict=True)
-        ]
+        seeds = "1 seed" if len(running) == 1 else f"{len(running)} seeds"
+        lines[f"{name} ({seeds})"] = [*zip(last + 1, mean, mean - 2 * error, mean + 2 * error, strict=True)]
     figure, ax = plot_lines(lines, bands=True)
     ax.set(xlabel="iteration", ylabel=f"utility (mean of {window} iterations)")
     return figure
