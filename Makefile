@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 NOTEBOOKS := $(sort $(shell find notebooks -name '*.ipynb' -not -path '*/.*' 2>/dev/null))
 # Notebooks that only report: what they print must equal their stored outputs.
 STRICT_NOTEBOOKS := $(addprefix notebooks/,$(addsuffix .ipynb,table2 learner embedding_ablation as_released model_size \
-    communication frontier))
+    communication frontier gallery))
 LAX_NOTEBOOKS := $(filter-out $(STRICT_NOTEBOOKS),$(NOTEBOOKS))
 NBVAL := $(BIN)/python -m pytest --nbval-kernel-name python3 --nbval-cell-timeout 900 --nbval-kernel-startup-timeout 300
 
@@ -84,6 +84,7 @@ record: install ## record a language model's answers for replay (ARGS="--cmmlu F
 .PHONY: learner
 learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
 	$(BIN)/python -m experiments.learner $(ARGS)
+	$(BIN)/python -m experiments.figures learner_headroom learner_sparsity
 
 .PHONY: experiments
 experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
@@ -124,6 +125,18 @@ record-communication: install ## record agents that read each other, for `make c
 frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
 	$(BIN)/python -m experiments.frontier $(ARGS)
 
+.PHONY: figures
+figures: install ## draw all figures of the experiments from their records: results/figures (ARGS="adversaries frontier")
+	$(BIN)/python -m experiments.figures $(ARGS)
+
+.PHONY: idea
+idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
+	$(BIN)/python -m experiments.idea $(ARGS)
+
+.PHONY: report
+report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
+	$(BIN)/python -m experiments.report $(ARGS)
+
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NOTEBOOKS)
@@ -163,6 +176,14 @@ audit: install ## known vulnerabilities of the locked packages (needs the networ
 	    && PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --disable-pip --no-deps -r requirements.lock \
 	    || echo "The audit found something, or could not be made: see above. Nothing is blocked by it."
 
+.PHONY: bench
+bench: install ## what a run costs beside its language models: results/bench.json (5 minutes; ARGS="--only drawing")
+	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: install ## time the parts of a run, with pytest-benchmark (a minute)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+
 .PHONY: bench-first-run
 bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home
 	$(BIN)/python tests/benchmarks/first_run.py
@@ -170,6 +191,10 @@ bench-first-run: install ## time and memory of these commands in a fresh clone w
 .PHONY: bench-tuning
 bench-tuning: install ## does training the edge LLM pay? head, LoRA and full compared (half an hour; ARGS="--num-train 80")
 	$(BIN)/python tests/benchmarks/tuning.py $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: install ## reading, scoring and training on a CUDA GPU: results/bench_gpu.json (ARGS="--smollm2 FOLDER" trains there)
+	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
 .PHONY: lint
 lint: install ## ruff (lint and format) and mypy

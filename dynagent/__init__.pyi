@@ -16,5 +16,6 @@ from .sampling import most_probable_dags as most_probable_dags
 from .sampling import sample_dags as sample_dags
 from .tasks import Question as Question
 from .tasks import load_questions as load_questions
+from .tasks import questions_from as questions_from
 
 __version__: str

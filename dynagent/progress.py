@@ -1,7 +1,13 @@
-"""One progress bar for terminals and notebooks."""
+"""One progress bar: in a terminal a line that moves, in a notebook one that goes when the step is done, else a log.
+
+A notebook that nobody watches (nbconvert, papermill) keeps nothing of it: there the log is what the process that
+executes it writes to its standard error.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -9,9 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+LINES = {"ncols": 0, "mininterval": 3.0, "miniters": 1, "leave": True}  # of a log
+
 
 class _NotebookBar(tqdm):  # type: ignore[type-arg]
-    """A bar that rewrites one line of text output, so that a saved notebook keeps just its final state."""
+    """A bar that rewrites one line of text output, and empties it at the end: a saved notebook shows no bars."""
 
     _handle: Any = None
 
@@ -26,9 +34,19 @@ class _NotebookBar(tqdm):  # type: ignore[type-arg]
         return True
 
     def close(self) -> None:
-        if not self.disable:
-            self.refresh()
-            self.disable: bool = True
+        if self._handle is not None and not self.disable:
+            self._handle.update({}, raw=True)
+        self.disable: bool = True
+
+
+class _Log(tqdm):  # type: ignore[type-arg]
+    """Lines instead of one that is rewritten; each begins where another program's bar may have left off."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if not self.delay or self._time() - self.start_t >= self.delay:
+            self.fp.write(f"\n{msg or self}")
+            self.fp.flush()
+        return True
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> Any:
@@ -36,8 +54,17 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> Any:
 
     There is none where the environment variable TQDM_DISABLE is set.
     """
-    shell = sys.modules.get("IPython")
-    kernel = shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None
-    options = {"dynamic_ncols": True, "mininterval": 0.5} | options
     options["disable"] = options.get("disable", False) or bool(os.environ.get("TQDM_DISABLE"))
-    return (_NotebookBar if kernel else tqdm)(items, **options)
+    shell = sys.modules.get("IPython")
+    kernel = getattr(shell.get_ipython(), "kernel", None) if shell else None
+    # Who executes a notebook without looking at it answers no questions either.
+    if kernel and kernel.get_parent().get("content", {}).get("allow_stdin", True):
+        return _NotebookBar(items, **{"mininterval": 0.5} | options)
+    if kernel:
+        with contextlib.suppress(io.UnsupportedOperation):  # of a kernel that leaves the process's own alone
+            options["file"] = os.fdopen(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)
+    options.setdefault("file", sys.__stderr__ if kernel else sys.stderr)
+    if kernel or not options["file"].isatty():
+        # A step of less than 3 s has no line; one without parts has one as it begins, and one at its end.
+        return _Log(items, **options | LINES | {"delay": 3.0 * (options.get("total") != 1)})
+    return tqdm(items, **{"dynamic_ncols": True, "mininterval": 0.5} | options)

@@ -13,6 +13,7 @@ from filelock import FileLock
 from dynagent.checkpoints import Checkpoint
 from dynagent.config import RunConfig
 from dynagent.downloads import writing
+from dynagent.endpoints import is_served
 from dynagent.evaluate import Evaluation, agent_accuracies, answer_counts, comparisons, truthful_ratio
 from dynagent.execution import Runner, used_llms
 from dynagent.graph import AgentGraph
@@ -28,6 +29,8 @@ from dynagent.train import History
 
 # What this process runs, whatever becomes of the files later.
 CODE = digest([file.read_text(encoding="utf-8") for file in sorted(Path(__file__).parent.rglob("*.py"))])
+
+ON_THE_CARD = ("parameters", "command", "code", "sources", "questions", "metrics")  # of a record, and in config.json
 
 
 @dataclass
@@ -100,9 +103,10 @@ def save_run(
     new = folder / ".new"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"), writing(folder):
-        record = finished_run(experiment)
-        if record is None:
-            record = _record(experiment, history, results, command)
+        found = finished_run(experiment)
+        record = found or _record(experiment, history, results, command)
+        experiment.policy.note(record={name: vars(record)[name] for name in ON_THE_CARD})
+        if found is None:
             shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
             experiment.policy.save_pretrained(new / "policy")
             record.save(new)
@@ -149,10 +153,15 @@ def _record(experiment: Experiment, history: History, results: Mapping[str, Eval
 
 
 def decoding(config: RunConfig) -> dict[str, Any]:
-    """How written replies are drawn; empty for the modes in which the agents draw from scores themselves."""
-    if config.agent_mode != "text":
-        return {}
-    return {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+    """How written replies are drawn; empty where the agents draw from scores themselves.
+
+    Letters are written where a server gives no log-probabilities: the usage says how many replies were.
+    """
+    served = any(map(is_served, config.agent_llms))
+    if config.agent_mode == "text":
+        drawn = {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+        return drawn | ({"top_k": "the server's"} if served else {})
+    return {"temperature": 0.0, "max_new_tokens": Request.max_new_tokens} if served else {}
 
 
 def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:

@@ -132,30 +132,34 @@ def resolve_cycles(proposed: Tensor, priority: Tensor, decided: Tensor, graph: A
 def _visit(sources: np.ndarray, targets: np.ndarray, coins: np.ndarray, graph: AgentGraph) -> np.ndarray:
     """Whether each edge, when its turn comes, closes no cycle with those that were taken before: [G, C] bool.
 
-    One step an edge for all G graphs at once. What a node reaches is a row of bits, 64 to a word, so that taking an
-    edge is a few operations on words. On the CPU, since thousands of such small steps are what a GPU is slow at.
+    That is known of all edges at once when it is known since when each node reaches each other one. Only an edge that
+    is taken changes this, and only while neither of its ends reaches the other: one step is the next such edge of each
+    of the G graphs. On the CPU, since many such small steps are what a GPU is slow at.
 
     Args:
         sources, targets: [G, C] nodes, in the order of the visit.
         coins: [G, C] bool, whether an edge that closes no cycle is taken.
     """
     num_graphs, num_edges = coins.shape
-    closure = np.packbits(_closure(graph.fixed_adjacency).numpy(), axis=1, bitorder="little")  # [M, bytes]
-    words = np.pad(closure, ((0, 0), (0, -closure.shape[1] % 8))).view(np.uint64)
-    reach = np.repeat(words[None], num_graphs, axis=0)  # [G, M, words]
-    word, bit = sources // 64, (sources % 64).astype(np.uint64)
-    allowed = np.empty((num_graphs, num_edges), dtype=bool)
-    rows, one = np.arange(num_graphs), np.uint64(1)
-    for step in range(num_edges):
-        column, shift, target = word[:, step], bit[:, step], targets[:, step]
-        from_target = reach[rows, target]  # [G, words]
-        allowed[:, step] = (from_target[rows, column] >> shift) & one == 0
-        taking = np.flatnonzero(allowed[:, step] & coins[:, step])
-        if len(taking):
-            # Whoever reached the source now reaches whatever the target reaches.
-            into = (reach[taking, :, column[taking]] >> shift[taking, None]) & one  # [taking, M]
-            reach[taking] |= into[:, :, None] * from_target[taking, None, :]
-    return allowed
+    graphs, never = np.arange(num_graphs), num_edges + 1
+    # since[g, i, j]: after how many visits i reaches j
+    since = np.where(_closure(graph.fixed_adjacency), 0, never).astype(np.min_scalar_type(never))
+    since = np.repeat(since[None], num_graphs, axis=0)  # [G, M, M]
+    # Edges whose coin says yes, [G, left]; a graph with fewer than others is filled up with edges that change nothing.
+    left = np.argsort(~coins, axis=1, kind="stable")[:, : coins.sum(1).max(initial=0)]
+    while left.shape[1]:
+        now, left = np.split(left, [max(16, left.shape[1] // 8)], axis=1)
+        for edge in now.T:  # [G]
+            source, target = sources[graphs, edge], targets[graphs, edge]
+            taken = coins[graphs, edge] & (since[graphs, target, source] > edge)
+            until, after = since[graphs, :, source] <= edge[:, None], since[graphs, :, target] > edge[:, None]
+            g, node = (until & after & taken[:, None]).nonzero()
+            # Whoever reached the source, but not the target, from now on reaches whatever the target reaches.
+            since[g, node] = np.minimum(since[g, node], np.maximum(since[g, target[g]], edge[g, None] + 1))
+        source, target = (np.take_along_axis(nodes, left, 1) for nodes in (sources, targets))
+        known = np.minimum(since[graphs[:, None], source, target], since[graphs[:, None], target, source]) < never
+        left = np.take_along_axis(left, known.argsort(1, kind="stable"), 1)[:, : (~known).sum(1).max(initial=0)]
+    return since[graphs[:, None], targets, sources] > np.arange(num_edges)
 
 
 def decided_edges(graph: AgentGraph, decide: str) -> Tensor:

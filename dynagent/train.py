@@ -26,7 +26,9 @@ from dynagent.progress import progress
 from dynagent.sampling import decided_edges, edge_noise, most_probable_dags, sample_dags
 
 CHECKS = 20  # moments of a training at which early stopping looks at the held-out questions
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+LOOK_EVERY = (1, 10)  # iterations between two looks at their numbers; on a CPU, and on devices that a look waits for
+METRICS = ("utility", "baseline", "num_edges", "num_reaching", "gradient_norm")
+OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 # From the part of the training that is over to the learning rate's factor.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -71,7 +73,8 @@ def train(
         questions: the training questions; each pass over them is in a new random order.
         runner: executes the graphs; a given one brings along the answers that it already knows.
         accelerator: by default one with the configured precision. With several processes each takes its share
-            of every batch, and all draw the graphs that one process would draw.
+            of every batch, and all draw the graphs that one process would draw. Each share goes through the model in
+            `gradient_accumulation_steps` micro-batches, whose gradients add up to the batch's.
         checkpoint: where the main process saves the state from time to time, and from where a killed training goes
             on to the same weights, bit for bit. (In several processes whose agents read each other, the batches of
             their calls may be others than without the kill.)
@@ -85,33 +88,39 @@ def train(
     if not questions:
         raise ValueError("There are no questions to train on.")
     accelerator = accelerator or Accelerator(mixed_precision=config.mixed_precision)
-    if config.batch_size % accelerator.num_processes:
+    stride = accelerator.num_processes * config.gradient_accumulation_steps  # micro-batches of a batch
+    if config.batch_size % stride:
         raise ValueError(
             f"A batch of {config.batch_size} questions cannot be shared by {accelerator.num_processes} processes: "
-            "set batch_size to a multiple of their number."
+            f"set batch_size to a multiple of {stride}, their number times gradient_accumulation_steps."
         )
+    policy.check_team(graph)
+    policy.note(record=None)  # what is trained again is no longer what an earlier run has judged
     runner = runner or Runner(graph, config.seed)
-    shuffled = torch.randperm(len(questions), generator=config.generator("data"))
-    held_out, rest = shuffled.tensor_split([int(config.early_stopping * len(questions))])
+    held_out, order = training_plan(len(questions), config)
     if config.early_stopping and not len(held_out):
         raise ValueError(f"early_stopping {config.early_stopping} of {len(questions)} questions is none: raise it.")
-    order = rest.sort().values[data_order(len(rest), config)]  # [iterations, batch]
     visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
         runner.prepare([questions[i] for i in visited])
         inputs = policy.encode(questions)  # [n, ...]
-    inputs = inputs.to(accelerator.device)
     policy.to(accelerator.device).fit_standardization(inputs[visited])
 
-    optimizer = OPTIMIZERS[config.optimizer](policy.parameter_groups(config))
+    # A fused one can leave out a step by what stands on the device.
+    optimizer = OPTIMIZERS[config.optimizer](policy.parameter_groups(config), fused=True)
     pace = SCHEDULES[config.schedule]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step / len(order)))
-    model, optimizer = accelerator.prepare(policy, optimizer)
+    accelerator.step, accelerator.gradient_accumulation_steps = 0, config.gradient_accumulation_steps
+    model, stepping = accelerator.prepare(policy, optimizer)
     graphs_generator = config.generator("graphs")
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    shares = [slice(i, None, stride) for i in range(accelerator.process_index, stride, accelerator.num_processes)]
+    # Drawn graphs are run on the host: there everything after the logits is, which are an iteration's one wait for the
+    # device. An expectation stays on the device, and the host runs ahead.
+    expects = config.estimator in ("exact", "local_expectation")
+    place = accelerator.device if expects else torch.device("cpu")
     counted = config.decide if config.penalise == "decided" else config.penalise
-    penalised = decided_edges(graph, counted).to(accelerator.device)
-    into_decision = graph.decision_edges.to(accelerator.device)
+    penalised = decided_edges(graph, counted).to(place)
+    into_decision = graph.decision_edges.to(place)
     state = TrainingState(policy, optimizer, schedule, graphs_generator, runner)
     if checkpoint is not None:
         checkpoint.run["number of processes"] = f"{accelerator.num_processes} on {accelerator.device.type}"
@@ -123,59 +132,79 @@ def train(
 
     steps, hidden = range(done, len(order)), not accelerator.is_main_process
     bar = progress(steps, desc="training", unit="step", initial=done, total=len(order), disable=hidden)
+    unseen: list[tuple[Tensor, list[str]]] = []  # what the host has not looked at yet
+    optimizer.found_inf = torch.zeros((), device=accelerator.device)
     for iteration in bar:
-        rows = order[iteration]
         noise = edge_noise(config.batch_size, config.graphs_per_question, graph.num_edges, graphs_generator)
-        edge_logits = model(inputs[rows[mine]])  # [B, E]
-        batch = [questions[i] for i in rows[mine].tolist()]
-        ids = [question.id for question in batch]
-        check_finite(edge_logits, ids, f"The logits of iteration {iteration}")
-        edge_probs = edge_logits.sigmoid()
-        if config.estimator in ("exact", "local_expectation"):
-            others = noise[mine, :, 0][..., graph.decision_edges] if config.estimator == "local_expectation" else None
-            utility = runner.expected_utility(batch, edge_probs, others, config.cost_weight)[:, None]  # [B, 1]
-            baseline, loss = torch.zeros_like(utility), -utility.mean()
-            reaching = torch.ones(len(graph.team))
-        else:
-            dags = sample_dags(edge_logits, graph, noise[mine], order=config.order, decide=config.decide)
-            utility = runner.net_utility(batch, dags.adjacency, config.cost_weight).to(edge_logits)  # [B, K]
-            baseline = _baseline(config.estimator, utility, state.average)
-            loss = policy_loss(dags.log_prob, utility - baseline)
-            reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1]
-        loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
-        check_finite(utility, ids, f"The utilities of iteration {iteration}")
-        optimizer.zero_grad()
-        accelerator.backward(loss)
+        model.zero_grad()
+        ids, measured = [], []
+        for share in shares:  # micro-batches of this process
+            rows = order[iteration, share]
+            batch = [questions[i] for i in rows.tolist()]
+            with accelerator.accumulate(model):
+                edge_logits = model(inputs[rows]).to(place)  # [B, E]
+                edge_probs = edge_logits.sigmoid()
+                if expects:
+                    others = None if config.estimator == "exact" else noise[share, :, 0][..., graph.decision_edges]
+                    utility = runner.expected_utility(batch, edge_probs, others, config.cost_weight)[:, None]  # [B, 1]
+                    baseline, loss = torch.zeros_like(utility), -utility.mean()
+                    reaching = torch.full_like(utility, len(graph.team))
+                else:
+                    dags = sample_dags(edge_logits, graph, noise[share], order=config.order, decide=config.decide)
+                    utility = runner.net_utility(batch, dags.adjacency, config.cost_weight).to(edge_logits)  # [B, K]
+                    baseline = _baseline(config.estimator, utility, state.average)
+                    loss = policy_loss(dags.log_prob, utility - baseline)
+                    reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1].sum(-1).to(utility)
+                loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
+                accelerator.backward(loss)
+            ids += [question.id for question in batch]
+            of_all = (edge_logits * 0).sum(1)  # NaN where one of a question's logits is not finite
+            metrics = (utility.mean(1), baseline.mean(1), (edge_probs * into_decision).sum(1), reaching.mean(1))
+            measured.append(torch.stack([of_all, *metrics]).detach())  # [5, B]
+        per_question = torch.cat(measured, 1).to(accelerator.device, non_blocking=True)
+        mean = accelerator.reduce(per_question[1:].mean(1), "mean")
+        state.average = moving_average(state.average, mean[0])
         gradient_norm = accelerator.clip_grad_norm_(model.parameters(), math.inf)
-        check_finite(gradient_norm.expand(len(ids)), ids, f"The gradients of iteration {iteration}")
-        optimizer.step()
+        numbers = torch.cat([mean, gradient_norm[None], per_question[:2].flatten()])
+        # From the first number that is none on, the weights stay what they are, whenever the host comes to see it.
+        optimizer.found_inf = torch.maximum(optimizer.found_inf, (~numbers.isfinite().all()).float())
+        stepping.step()
         schedule.step()
 
-        mean_utility = accelerator.reduce(utility.detach().mean(), "mean")
-        state.average = moving_average(state.average, mean_utility)
-        num_edges = (edge_probs.detach() * into_decision).sum(-1).mean()
-        state.rows.append(
-            {
-                "iteration": iteration,
-                "utility": float(mean_utility),
-                "baseline": float(accelerator.reduce(baseline.mean(), "mean")),
-                "num_edges": float(accelerator.reduce(num_edges, "mean")),
-                "num_reaching": float(accelerator.reduce(reaching.sum(-1).float().mean(), "mean")),
-                "gradient_norm": float(gradient_norm),
-            }
-        )
-        bar.set_postfix_str(f"utility {mean_utility:.2f}", refresh=False)
+        unseen.append((numbers, ids))
+        due = iteration + 1 == len(order) or (saving is not None and saving.is_due)
+        if due or len(unseen) >= LOOK_EVERY[accelerator.device.type != "cpu"]:
+            state.rows += _look(unseen, len(state.rows))
+            unseen.clear()
+            bar.set_postfix_str(f"utility {state.rows[-1]['utility']:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
             kept = [questions[i] for i in held_out]
             score = _deployed_utility(policy, graph, runner, kept, inputs[held_out], config.cost_weight)
             if state.best is None or score > state.best[0]:
                 state.best = score, {name: tensor.detach().clone() for name, tensor in policy.own_tensors().items()}
-        if saving and (saving.is_due or iteration + 1 == len(order)):
+        if saving and due:
             saving.save(state, len(order))
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast ends with the training
     if state.best is not None:
         policy.load_state_dict(state.best[1], strict=False)
     return History(state.rows, num_resumed=done)
+
+
+def _look(unseen: Sequence[tuple[Tensor, list[str]]], first: int) -> list[dict[str, float]]:
+    """The rows of the iterations from `first` on, by numbers that were left on the device, and the questions' ids.
+
+    An iteration's numbers are its metrics, and then two for each question that are finite if its logits and utilities
+    are.
+    """
+    rows = []
+    seen = torch.stack([numbers for numbers, _ in unseen]).cpu()
+    for iteration, (numbers, (_, ids)) in enumerate(zip(seen, unseen, strict=True), start=first):
+        logits, utilities = numbers[len(METRICS) :].view(2, -1)
+        check_finite(logits, ids, f"The logits of iteration {iteration}")
+        check_finite(utilities, ids, f"The utilities of iteration {iteration}")
+        check_finite(numbers[len(METRICS) - 1].expand(len(ids)), ids, f"The gradients of iteration {iteration}")
+        rows.append({"iteration": iteration} | dict(zip(METRICS, numbers.tolist(), strict=False)))
+    return rows
 
 
 def _deployed_utility(
@@ -190,6 +219,13 @@ def _deployed_utility(
     with torch.no_grad():
         dags = most_probable_dags(policy(inputs), graph)
     return float(runner.net_utility(questions, dags.adjacency, cost_weight).mean())
+
+
+def training_plan(num_questions: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Indices of the questions held out for early stopping, and of every batch: [num_iterations, batch_size]."""
+    shuffled = torch.randperm(num_questions, generator=config.generator("data"))
+    held_out, rest = shuffled.tensor_split([int(config.early_stopping * num_questions)])
+    return held_out, rest.sort().values[data_order(len(rest), config)]
 
 
 def data_order(num_questions: int, config: TrainConfig) -> Tensor:
@@ -214,5 +250,6 @@ def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:
 
 if __name__ == "__main__":
     from dynagent.experiment import main  # the whole run stands above the loop that it uses
+    from dynagent.preflight import estimate
 
-    sys.exit(main())
+    sys.exit(main(estimate=estimate))

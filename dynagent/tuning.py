@@ -17,6 +17,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.transformers import PADDING, batches_of_similar_length, read_out, token_ids
 from dynagent.policy import EdgePolicy
+from dynagent.progress import progress
 
 TOKENS_PER_BATCH = (256, 8192)  # after padding; on a CPU, where padding costs as much as text, and on accelerators
 
@@ -97,12 +98,17 @@ class TunedEdgePolicy(EdgePolicy):
         return super().forward(self.features(ids))
 
     def features(self, ids: Tensor) -> Tensor:
-        """The language model's reading of token ids, [B, H]; questions of similar length go through it together."""
+        """The language model's reading of token ids, [B, H]; questions of similar length go through it together.
+
+        Ids on the CPU are best: to sort by length the host has to see them.
+        """
+        device = self.feature_mean.device
         lengths = (ids != PADDING).sum(1).tolist()
-        batches = batches_of_similar_length(lengths, TOKENS_PER_BATCH[ids.device.type != "cpu"])
-        read = [read_out(self.language_model, ids[batch, : lengths[batch[0]]])[self.readout] for batch in batches]
-        places = torch.tensor([i for batch in batches for i in batch], device=ids.device)
-        return torch.cat(read)[places.argsort()]
+        batches = batches_of_similar_length(lengths, TOKENS_PER_BATCH[device.type != "cpu"])
+        cut = [ids[batch, : lengths[batch[0]]].to(device, non_blocking=True) for batch in batches]
+        places = torch.tensor([i for batch in batches for i in batch]).argsort().to(device, non_blocking=True)
+        shown = progress(cut, desc="reading questions", unit="batch", disable=len(cut) < 4)
+        return torch.cat([read_out(self.language_model, some)[self.readout] for some in shown])[places]
 
     def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
         """The head at `learning_rate`, what is trained of the language model at `backbone_learning_rate`."""

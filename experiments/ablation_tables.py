@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from dynagent.intervals import Estimate
-from dynagent.plots import COLOURS
+from dynagent.plots import LEGEND, colours_of
 
 Row = Mapping[str, Any]
 POLICIES = ("static", "dynamic", "dynamic - static")
@@ -207,19 +208,20 @@ def plot_estimates(
         names: in the order in which they are drawn, if not that of their first appearance.
     """
     names = list(names or dict.fromkeys(name for of in series.values() for name in of))
-    figure, ax = plt.subplots(figsize=(7, 1 + 0.34 * len(names)), layout="constrained")
-    offsets = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
-    for colour, marker, offset, (label, of) in zip(COLOURS, "os^Dv", offsets, series.items(), strict=False):
+    figure, ax = plt.subplots(figsize=(7, 1.2 + 0.36 * len(names)), layout="constrained")
+    offsets = np.linspace(-0.22, 0.22, len(series)) if len(series) > 1 else [0.0]
+    colours = colours_of(series)
+    for marker, offset, (label, of) in zip(cycle("os^Dv"), offsets, series.items(), strict=False):
         places = [names.index(name) + offset for name in of]
         means, low, high = (np.array([scale * e[end] for e in of.values()]) for end in ("mean", "ci_low", "ci_high"))
         ax.errorbar(
-            means, places, xerr=[means - low, high - means], fmt=marker, color=colour, label=label, markersize=4,
-            linewidth=1.2,
+            means, places, xerr=[means - low, high - means], fmt=marker, color=colours[label], label=label,
+            markersize=4.5, linewidth=1.2,
         )  # fmt: skip
     ax.axvline(0, color="0.6", linewidth=0.8)
     ax.set(xlabel=xlabel, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     if len(series) > 1:
-        ax.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside upper center", ncols=len(series), **LEGEND)
     sns.despine(figure)
     return figure
 

@@ -50,7 +50,7 @@ POLICIES = ("static", "dynamic")
 HALF_THE_EDGES = 4.0  # of eight agents: where the training starts, in the paper
 # The published figures, and where ours are.
 FIGURES = {
-    "1, from a question to a realized graph": "notebooks/train.ipynb",
+    "1, from a question to a realized graph": "notebooks/gallery.ipynb",
     "2, edge probabilities: dynamic on MMLU, dynamic on CMMLU, static": "notebooks/specialized_agents.ipynb",
     "2, edge probabilities of 8 truthful and 8 adversarial agents": "notebooks/adversarial_agents.ipynb",
     "3, training curves": "notebooks/adversarial_agents.ipynb",

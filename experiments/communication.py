@@ -24,7 +24,7 @@ from dynagent.config import TrainConfig, resolve_path
 from dynagent.downloads import write_file
 from dynagent.evaluate import mean_interval
 from dynagent.execution import Runner
-from dynagent.intervals import clustered_interval, seed_interval
+from dynagent.intervals import seed_interval
 from dynagent.llm import RecordedAnswers
 from dynagent.llm.features import RecordedReader
 from dynagent.llm.recorded import recorded_file, recorded_source
@@ -38,6 +38,7 @@ from dynagent.train import train
 from experiments.communication_team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
 from experiments.hint_world import accuracy_of_graph, optima
 from experiments.hint_world import make_graph as make_hint_graph
+from experiments.intervals import clustered_interval
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
 from experiments.table2_records import plain

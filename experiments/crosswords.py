@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dynagent.boards import BoardRunner
 from dynagent.config import resolve_path
 from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
@@ -30,10 +29,11 @@ from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.results import code_version, environment
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
-from dynagent.solvers import JUDGES, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import Puzzle, load_puzzles
 from dynagent.train import History, train
+from experiments.crosswords_agents import JUDGES, ReturnAll, brute_force, reflection
 from experiments.crosswords_answers import ALONE, CHAIN, FOLDER, adjacency_of, edge_names
+from experiments.crosswords_boards import BoardRunner
 from experiments.crosswords_config import PUBLISHED, SIMULATED, CrosswordsConfig
 from experiments.crosswords_solver import SKILLS, family_of
 from experiments.crosswords_world import MAX_EDGES, Best, PathTable, Search, simulated_team

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynagent.boards import BoardRunner
 from dynagent.config import resolve_path
 from dynagent.downloads import write_file
 from dynagent.graph import AgentGraph
@@ -24,9 +23,10 @@ from dynagent.llm.features import QuestionReader, save_features
 from dynagent.llm.recorded import recorded_file
 from dynagent.results import code_version, environment
 from dynagent.sampling import most_probable_dags
-from dynagent.solvers import MAX_NEW_TOKENS, ReturnAll, brute_force, reflection
 from dynagent.sources import file_sha256
 from dynagent.tasks.crosswords import load_puzzles
+from experiments.crosswords_agents import MAX_NEW_TOKENS, ReturnAll, brute_force, reflection
+from experiments.crosswords_boards import BoardRunner
 
 FOLDER = "results/recordings/crosswords"
 WORLD = "results/crosswords.json"  # where the learned graphs come from

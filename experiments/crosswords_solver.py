@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from dynagent.llm.base import Reply
-from dynagent.solvers import BoardRequest, BoardState
 from dynagent.tasks.crosswords import POSITIONS, Puzzle, fits, open_positions, word_at
+from experiments.crosswords_agents import BoardRequest, BoardState
 
 WORDY_FROM = 42  # words of a puzzle's ten clues together: just above the median of the 136 training puzzles
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

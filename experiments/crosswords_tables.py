@@ -16,12 +16,13 @@ from torch import Tensor
 
 from dynagent.config import resolve_path
 from dynagent.graph import AgentGraph
-from dynagent.intervals import Estimate, clustered_interval, mean_interval
-from dynagent.plots import COLOURS, group_colours
+from dynagent.intervals import Estimate, mean_interval
+from dynagent.plots import LEGEND, colours_of, ink_on
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from experiments.crosswords import OUTPUT
 from experiments.crosswords_answers import COMMAND
 from experiments.crosswords_answers import OUTPUT as ANSWERS
+from experiments.intervals import clustered_interval
 
 SCORES = ("words", "letters", "games")
 
@@ -105,14 +106,17 @@ def short(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.ci_low:.3f}, {estimate.ci_high:.3f}]"
 
 
+RIGHT, WRONG = "#7fb894", "#f1e8c0"  # dark and light green and sand, of which grey leaves dark and light
+
+
 def plot_boards(boards: Sequence[str], puzzle: Puzzle, titles: Sequence[str]) -> Figure:
     """Boards side by side; a cell's colour says whether its letter is right."""
     figure, axes = plt.subplots(1, len(boards), figsize=(2.1 * len(boards), 2.5), layout="constrained", squeeze=False)
     for ax, board, title in zip(axes.flat, boards, titles, strict=True):
         for cell, letter in enumerate(board):
             row, column = divmod(cell, SIZE)
-            colour = "white" if letter == "_" else COLOURS[2] if letter == puzzle.letters[cell] else COLOURS[1]
-            ax.add_patch(Rectangle((column, SIZE - 1 - row), 1, 1, facecolor=colour, edgecolor="0.4", alpha=0.6))
+            colour = "white" if letter == "_" else RIGHT if letter == puzzle.letters[cell] else WRONG
+            ax.add_patch(Rectangle((column, SIZE - 1 - row), 1, 1, facecolor=colour, edgecolor="0.4"))
             ax.text(column + 0.5, SIZE - 0.5 - row, letter.strip("_"), ha="center", va="center", fontsize=11)
         ax.set(xlim=(0, SIZE), ylim=(0, SIZE), aspect="equal")
         ax.set_title(title, fontsize=9)
@@ -128,7 +132,7 @@ def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: S
         edge_probs: [n, E].
     """
     figure, axes = plt.subplots(1, len(titles), figsize=(5 * len(titles), 4.6), layout="constrained", squeeze=False)
-    colours = group_colours(graph) | {"decision": "0.3"}
+    colours = colours_of([*graph.groups, "decision"])
     places = {graph.decision_node: (0.5, -1.2)}
     for agent in range(len(graph.team)):
         nodes = [number for number, node in enumerate(graph.nodes) if node.agent == agent]
@@ -146,10 +150,11 @@ def plot_wirings(taken: Tensor, edge_probs: Tensor, graph: AgentGraph, titles: S
             drawn, places, ax=ax, node_size=500, node_color=[colours[node.group] for node in graph.nodes]
         )
         labels = {node: 0 if node == graph.decision_node else node + 1 for node in drawn}
-        nx.draw_networkx_labels(drawn, places, labels, font_color="white", font_size=9, ax=ax)
+        inks = {number: ink_on(colours[node.group]) for number, node in enumerate(graph.nodes)}
+        nx.draw_networkx_labels(drawn, places, labels, font_color=inks, font_size=9, ax=ax)
         ax.set_title(title, fontsize=10)
         ax.set_axis_off()
         ax.margins(0.12)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours[g], label=g) for g in graph.groups]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), **LEGEND)
     return figure

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dynagent.graph import AgentGraph
 from dynagent.progress import progress
-from dynagent.solvers import TIE, BoardState, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import Puzzle, score
+from experiments.crosswords_agents import TIE, BoardState, ReturnAll, brute_force, reflection
 from experiments.crosswords_solver import SimulatedSolver, family_of
 
 MAX_EDGES = 3  # potential edges of the graphs that are enumerated

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from dynagent.config import resolve_path
-from dynagent.controls import CONTROLS
 from dynagent.intervals import seed_interval
 from dynagent.llm.recorded import recorded_file
 from dynagent.llm.transformers import READOUTS
 from dynagent.results import questions_digest
+from experiments.controls import CONTROLS
 from experiments.readings import GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
 from experiments.study import PRESETS, Results, collect, run, used_recordings
 from experiments.table2_cells import QWEN, RECIPES

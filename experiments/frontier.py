@@ -25,7 +25,7 @@ from dynagent.downloads import write_file
 from dynagent.execution import Runner
 from dynagent.experiment import STATIC_LEARNING_RATE, Experiment, again, prepare
 from dynagent.graph import AgentGraph
-from dynagent.intervals import clustered_interval, seed_interval
+from dynagent.intervals import seed_interval
 from dynagent.llm.features import RecordedReader
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
@@ -33,6 +33,7 @@ from dynagent.results import code_version, describe, environment, questions_dige
 from dynagent.runs import used_sources
 from dynagent.sources import file_sha256
 from dynagent.train import train
+from experiments.intervals import clustered_interval
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
 from experiments.recipes import BUDGET

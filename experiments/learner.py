@@ -20,18 +20,17 @@ from torch import Tensor
 
 from dynagent.agent_aware import AgentAwarePolicy
 from dynagent.config import TrainConfig, resolve_path
-from dynagent.controls import control_policies
 from dynagent.downloads import write_file
 from dynagent.execution import Runner
 from dynagent.graph import AgentGraph
 from dynagent.intervals import seed_interval
 from dynagent.llm.features import RecordedReader
-from dynagent.plots import plot_headroom, plot_sparsity, save_figure
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.results import code_version
 from dynagent.train import train
 from experiments.calls import agent_calls
+from experiments.controls import control_policies
 from experiments.recipes import (
     ABLATION,
     BUDGET,
@@ -193,9 +192,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dynagent: {error}\n")
         return 2
     write_rows(path, rows)
-    for name, part, plot in (("headroom", "curve", plot_headroom), ("sparsity", "sparsity", plot_sparsity)):
-        figure = plot([row for row in rows if row["part"] == part])
-        save_figure(figure, path.parent / "figures", f"learner_{name}")
     return 0
 
 

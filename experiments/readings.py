@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dynagent.config import RunConfig, resolve_path
-from dynagent.controls import control_policies
 from dynagent.decision import MajorityVote
 from dynagent.execution import Runner
 from dynagent.experiment import STATIC_LEARNING_RATE, again, prepare
@@ -23,6 +22,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.features import RecordedReader
 from dynagent.llm.recorded import recorded_file
 from dynagent.policy import EdgePolicy, Policy, StaticEdgePolicy, initial_probability
+from experiments.controls import control_policies
 from experiments.edge_llms import FOLDER as OTHER_FEATURES
 from experiments.edge_llms import QuantizedReader, quantized
 from experiments.recipes import PAPER_QUESTIONS

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynagent.config import resolve_path
-from dynagent.plots import COLOURS
+from dynagent.plots import COLOURS, GROUP_COLOURS, LEGEND, colours_of
 from experiments.table2_tables import percent
 
 
@@ -108,38 +110,56 @@ def savings_table(record: Mapping[str, Any], margin: float | None = None) -> pd.
 
 
 def plot_frontier(record: Mapping[str, Any]) -> Figure:
-    """Accuracy against spend, a panel a setting: votes as a line, learned wirings as points with intervals."""
-    figure, panels = plt.subplots(1, len(record), figsize=(3.6 * len(record), 3.3), layout="constrained", squeeze=False)
+    """Accuracy against spend with intervals, a panel a setting: votes as a line and a band, other wirings as points."""
+    figure, panels = plt.subplots(1, len(record), figsize=(3.4 * len(record), 3.4), layout="constrained", squeeze=False)
     for panel, (setting, data) in zip(panels[0], record.items(), strict=True):
         wirings = data["wirings"]
-        votes = [row for name, row in wirings.items() if name.startswith("vote")]
-        panel.plot(
-            [100 * row["spend"]["mean"] for row in votes], [100 * row["accuracy"]["mean"] for row in votes],
-            color="0.5", marker=".", label="vote of k",
-        )  # fmt: skip
-        for colour, marker, kind in zip(COLOURS, "so^", ("static", "dynamic", "best single"), strict=False):
+        _plot_votes(panel, wirings, lambda row: 100 * row["spend"]["mean"], "vote of k")
+        kinds = ("static", "dynamic", "best single")
+        for marker, (kind, colour) in zip("so^", colours_of(kinds).items(), strict=True):
             rows = [row for name, row in wirings.items() if name.startswith(kind)]
-            panel.plot(
-                [100 * row["spend"]["mean"] for row in rows], [100 * row["accuracy"]["mean"] for row in rows],
-                color=colour, marker=marker, linestyle="--" if len(rows) > 1 else "", label=kind,
+            means, errors = _with_errors(rows)
+            panel.errorbar(
+                [100 * row["spend"]["mean"] for row in rows], means, errors, color=colour, marker=marker, markersize=5,
+                linestyle="--" if len(rows) > 1 else "", elinewidth=1, label=kind,
             )  # fmt: skip
         panel.set(title=setting, xlabel="tokens, % of the full graph")
     panels[0][0].set_ylabel("accuracy, %")
-    panels[0][0].legend(frameon=False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, **LEGEND)
     sns.despine(figure)
     return figure
 
 
 def plot_communication(part: Mapping[str, Any]) -> Figure:
-    """Accuracy against tokens a question: votes alone as a line, wirings with edges between agents as points."""
-    figure, panel = plt.subplots(figsize=(5, 3.3), layout="constrained")
-    shown = (("vote", "votes alone", "0.5", ".", "-"), ("sender", "the sender alone", COLOURS[2], "^", ""),
-             ("1 heard", "voters have read the sender", COLOURS[0], "o", ""))  # fmt: skip
-    for prefix, label, colour, marker, line in shown:
+    """Accuracy against tokens a question, with intervals: votes alone, and wirings with edges between agents."""
+    figure, panel = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    _plot_votes(panel, part["wirings"], lambda row: row["tokens"], "votes alone")
+    for prefix, label, colour, marker in (
+        ("sender", "the sender alone", COLOURS[3], "^"),
+        ("1 heard", "voters have read the sender", COLOURS[0], "o"),
+    ):
         rows = [row for name, row in part["wirings"].items() if name.startswith(prefix)]
-        means = [100 * row["accuracy"]["mean"] for row in rows]
-        panel.plot([row["tokens"] for row in rows], means, color=colour, marker=marker, linestyle=line, label=label)
+        means, errors = _with_errors(rows)
+        panel.errorbar([row["tokens"] for row in rows], means, errors, color=colour, fmt=marker, elinewidth=1,
+                       markersize=5, label=label)  # fmt: skip
     panel.set(xlabel="tokens a question", ylabel="accuracy, %")
-    panel.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, **LEGEND)
     sns.despine(figure)
     return figure
+
+
+def _with_errors(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies in % [n], and how far their intervals reach below and above: [2, n]."""
+    means, low, high = (
+        100 * np.array([row["accuracy"][name] for row in rows]) for name in ("mean", "ci_low", "ci_high")
+    )
+    return means, np.array([means - low, high - means])
+
+
+def _plot_votes(panel: Axes, wirings: Mapping[str, Any], spend: Callable[[Any], float], label: str) -> None:
+    rows = [row for name, row in wirings.items() if name.startswith("vote")]
+    means, (below, above) = _with_errors(rows)
+    places = [spend(row) for row in rows]
+    colour = GROUP_COLOURS["vote"]
+    panel.plot(places, means, color=colour, marker=".", linestyle=":", label=label)
+    panel.fill_between(places, means - below, means + above, color=colour, alpha=0.2, linewidth=0)

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from dynagent.config import nearest, resolve_path
 from dynagent.downloads import write_file
-from dynagent.intervals import Estimate, clustered_interval
+from dynagent.intervals import Estimate
 from dynagent.llm.recorded import recorded_source
 from dynagent.progress import progress
 from dynagent.results import code_version, environment
 from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX
+from experiments.intervals import clustered_interval
 from experiments.table2_records import plain
 
 FOLDER = "results/ablations"

@@ -63,7 +63,7 @@ class Cell:
         recipe: a name of `RECIPES`.
         parameters: of `RunConfig`, beside the recipe's.
         with_controls: whether the dynamic policy is also compared with itself before training and with the controls of
-            `dynagent.controls`.
+            `experiments.controls`.
     """
 
     name: str

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.controls import control_policies
 from dynagent.decision import NOT_ASKED
 from dynagent.evaluate import evaluate, evaluate_graph, truthful_graphs, truthful_ratio
 from dynagent.execution import Runner
@@ -22,6 +21,7 @@ from dynagent.policy import Policy
 from dynagent.results import questions_digest
 from dynagent.train import train
 from experiments.calls import agent_calls
+from experiments.controls import control_policies
 from experiments.table2_cells import Cell
 
 POLICIES = ("dynamic", "static")

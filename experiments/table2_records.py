@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from dynagent.config import RunConfig, project_root, resolve_path
-from dynagent.controls import CONTROLS, explanation
 from dynagent.downloads import write_file
-from dynagent.intervals import Estimate, clustered_interval, seed_interval
+from dynagent.intervals import Estimate, seed_interval
 from dynagent.llm.recorded import recorded_file
 from dynagent.results import code_version, describe, environment
 from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX
+from experiments.controls import CONTROLS, explanation
+from experiments.intervals import clustered_interval
 from experiments.table2_cells import Cell
 from experiments.table2_measure import GRAPHS, Measurement
 

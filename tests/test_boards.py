@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from dynagent.agents import Constant
-from dynagent.boards import BoardRunner
 from dynagent.config import TrainConfig
 from dynagent.graph import AgentGraph
 from dynagent.llm.base import Reply
 from dynagent.llm.recorded import Recorded, RecordedAnswers
 from dynagent.policy import StaticEdgePolicy
 from dynagent.sampling import edge_noise, sample_dags
-from dynagent.solvers import BoardState, GreedyStep, ReflectStep, ReturnAll, brute_force, reflection
 from dynagent.tasks.crosswords import EMPTY, POSITIONS, Puzzle, load_puzzles, placed
 from dynagent.train import data_order, train
+from experiments.crosswords_agents import BoardState, GreedyStep, ReflectStep, ReturnAll, brute_force, reflection
+from experiments.crosswords_boards import BoardRunner
 from experiments.crosswords_solver import SKILLS, SimulatedSolver, family_of
 
 PUZZLE = Puzzle(tuple(f"clue {i}" for i in range(10)), "ABCDEFGHIJKLMNOPQRSTUVWXY")
@@ -158,7 +158,7 @@ def test_the_runner_is_for_boards_and_the_estimator_for_drawn_graphs():
             TrainConfig(num_iterations=1),
             runner=BoardRunner(graph),
         )
-    with pytest.raises(ValueError, match=r"dynagent\.solvers"):
+    with pytest.raises(ValueError, match=r"experiments\.crosswords_agents"):
         BoardRunner(AgentGraph([Constant()], ReturnAll()))
 
 

@@ -40,9 +40,9 @@ PRINTED = {
 }
 # Every figure, and the call that draws ours (None: it says why not).
 DRAWN = {
-    "1, ": "plot_graphs",
-    "2, ": "plot_heatmaps",
-    "3, training": "plot_utilities",
+    "1, ": 'show("idea")',
+    "2, ": "heatmaps(",
+    "3, training": "curves(",
     "3, the realized": "plot_wirings",
     "4, ": "variation",
 }

@@ -2,14 +2,16 @@
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from papermill.translators import PythonTranslator
 
 from dynagent import config
 from dynagent.config import PRESETS, RunConfig, TrainConfig, nearest, project_root, resolve_path
+from dynagent.parameters import Count, Parameters, Positive
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,11 +20,12 @@ NOT_REAL = ["0.1", "", True, math.nan, math.inf, -math.inf, [0.1]]
 NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
 NOT_TEXT = ["", None, 3, ["test"], True]
 WRONG = {
-    **{name: [*NOT_WHOLE, 0, None] for name in ("batch_size", "graphs_per_question")},
+    **{name: [*NOT_WHOLE, 0, None] for name in ("batch_size", "gradient_accumulation_steps", "graphs_per_question")},
     "num_iterations": [*NOT_WHOLE, 0, None, "all"],
     **{name: [*NOT_WHOLE, 0, None, "every"] for name in ("train_limit", "eval_limit")},
     **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},
-    "num_per_domain": [*NOT_WHOLE, 0, None],
+    **{name: [*NOT_WHOLE, 0, None] for name in ("num_per_domain", "concurrency")},
+    "token_budget": [*NOT_WHOLE, 0],
     **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "bias_speed", "temperature")},
     "backbone_learning_rate": [*NOT_REAL, None, 0, -0.1],
     **{name: [*NOT_REAL, None, -0.1] for name in ("sparsity", "cost_weight")},
@@ -63,6 +66,66 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
         with pytest.raises(ValueError) as caught:
             RunConfig.from_parameters({name: value})
         assert_one_sentence(caught.value, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("batch_size", 0, "batch_size has to be a whole number of 1 or more, not 0."),
+        ("num_adversarial", True, "num_adversarial has to be a whole number of 0 or more, not True."),
+        ("train_limit", 0, "train_limit has to be a whole number of 1 or more, or 'all', not 0."),
+        ("sparsity", -1, "sparsity has to be a finite number of 0 or more, not -1.0."),
+        ("temperature", 0, "temperature has to be a finite number above 0, not 0.0."),
+        ("optimizer", "adm", "optimizer 'adm' is not known; did you mean 'adam'? Known: adam, sgd."),
+        ("resume", "no", "resume has to be true or false, not 'no'."),
+        ("train_split", "", "train_split has to be a text that is not empty, not ''."),
+        ("second_agent_llm", 3, "second_agent_llm has to be a text that is not empty, or None, not 3."),
+        (
+            "early_stopping",
+            0.6,
+            "early_stopping has to be a finite number from 0 to 0.5 (it holds out at most half of the "
+            "questions), not 0.6.",
+        ),
+        (
+            "initial_probability",
+            1,
+            "initial_probability has to be a finite number strictly between 0 and 1 (a sure edge cannot be "
+            "learned about), or 'auto', not 1.0.",
+        ),
+    ],
+)
+def test_what_a_wrong_value_is_told(name, value, sentence):
+    with pytest.raises(ValueError) as caught:
+        RunConfig(**{name: value})
+    assert str(caught.value) == sentence
+
+
+def test_a_parameter_is_added_by_one_line():
+    @dataclass(frozen=True, kw_only=True)
+    class Longer(TrainConfig):
+        token_budget: Count | None = None
+        waiting: Positive | Literal["auto"] = "auto"
+
+    assert Longer.from_parameters({"token_budget": 5, "waiting": 2, "seed": 1}) == Longer(
+        token_budget=5, waiting=2.0, seed=1
+    )
+    for name, value, said in (
+        ("token_budget", 0, "a whole number of 1 or more, or None, not 0"),
+        ("waiting", "long", "a finite number above 0, or 'auto', not 'long'"),
+        ("seed", -1, "a whole number of 0 or more, not -1"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            Longer(**{name: value})
+        assert str(caught.value) == f"{name} has to be {said}."
+
+
+def test_an_annotation_that_nothing_checks_is_an_error_of_the_class():
+    @dataclass(frozen=True)
+    class Unchecked(Parameters):
+        names: list[str]
+
+    with pytest.raises(KeyError):
+        Unchecked(["a"])
 
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(TrainConfig)}))
@@ -144,6 +207,13 @@ def test_nearest_of_nothing_like_it_only_lists():
 
 
 # --- presets
+
+
+def test_every_preset_is_a_value_of_the_parameter():
+    for preset in PRESETS:
+        assert RunConfig(preset=preset).preset == preset
+    with pytest.raises(ValueError, match=f"Known: {', '.join(sorted(PRESETS))}\\.$"):
+        RunConfig(preset="none of them")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

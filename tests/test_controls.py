@@ -8,15 +8,15 @@ import pytest
 import torch
 from toy import one_thread  # noqa: F401
 
-from dynagent.controls import (
+from dynagent.decision import MajorityVote
+from dynagent.graph import AgentGraph
+from dynagent.intervals import mean_interval
+from experiments.controls import (
     CONTROLS,
     TabulatedPolicy,
     control_policies,
     explanation,
-    gains_over_controls,
 )
-from dynagent.decision import MajorityVote
-from dynagent.graph import AgentGraph
 from experiments.worlds import Simulated, World
 
 
@@ -63,7 +63,7 @@ def verdict(world, policy):
 
     controls = control_policies(policy, world.train_questions, world.eval_questions)
     assert tuple(controls) == CONTROLS
-    gains = gains_over_controls(scores(policy), {name: scores(control) for name, control in controls.items()})
+    gains = {name: mean_interval(scores(policy) - scores(control)) for name, control in controls.items()}
     return gains, explanation(gains)
 
 

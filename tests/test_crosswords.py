@@ -12,22 +12,24 @@ from hypothesis import strategies as st
 
 from dynagent.tasks.crosswords import (
     CELLS,
-    CONFIDENCE,
     EMPTY,
     POSITIONS,
-    Candidate,
     Puzzle,
-    best_subset,
     fits,
     load_puzzles,
-    most_confident_first,
     open_positions,
-    parse_candidates,
-    parse_verdicts,
     placed,
     render_board,
     score,
     word_at,
+)
+from experiments.crosswords_replies import (
+    CONFIDENCE,
+    Candidate,
+    best_subset,
+    most_confident_first,
+    parse_candidates,
+    parse_verdicts,
 )
 
 PUZZLE = Puzzle(tuple(f"clue {i}" for i in range(10)), "ABCDEFGHIJKLMNOPQRSTUVWXY")

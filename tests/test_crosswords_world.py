@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from dynagent.boards import BoardRunner
 from dynagent.sampling import edge_noise, sample_dags
-from dynagent.solvers import JUDGES
 from dynagent.tasks.crosswords import load_puzzles
 from experiments.crosswords import CELLS, Run, evaluate_run, load_split, make_policy, measure, run, scores_of
+from experiments.crosswords_agents import JUDGES
 from experiments.crosswords_answers import fixed_graphs, recorded_answers, run_graphs, team
+from experiments.crosswords_boards import BoardRunner
 from experiments.crosswords_config import PRESETS, CrosswordsConfig
 from experiments.crosswords_tables import WorldRecord, answers_table
 from experiments.crosswords_world import PathTable, Search, acyclic, all_paths, simulated_team

@@ -5,10 +5,13 @@ import importlib
 import pkgutil
 
 import dynagent
+import experiments
 
 
 def test_the_examples_in_the_docstrings_give_what_they_say():
-    names = [dynagent.__name__, *(found.name for found in pkgutil.walk_packages(dynagent.__path__, "dynagent."))]
+    names = ["dynagent", "experiments"]
+    for package in (dynagent, experiments):
+        names += [found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     results = {name: doctest.testmod(importlib.import_module(name)) for name in names}
     assert {name: result.failed for name, result in results.items() if result.failed} == {}
-    assert sum(result.attempted for result in results.values()) >= 4
+    assert sum(result.attempted for result in results.values()) >= 8

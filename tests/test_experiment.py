@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from toy import one_thread, save_tiny_backbone  # noqa: F401
+from safetensors.torch import load_file
+from toy import free_port, one_thread, save_tiny_backbone  # noqa: F401
 
 from dynagent import config as config_module
 from dynagent import experiment
@@ -59,8 +61,9 @@ def asked_for(monkeypatch, tmp_path) -> list[str]:
     """The names under which a language model was loaded; each gives the fake."""
     names: list[str] = []
 
-    def load_llm(name, trust_remote_code):
+    def load_llm(name, trust_remote_code, concurrency, budget):
         assert trust_remote_code is False  # unless asked
+        assert (concurrency, budget.tokens) == (8, float("inf"))
         names.append(name)
         return Recorded(FakeModel(), tmp_path / "calls.jsonl")
 
@@ -451,9 +454,89 @@ def test_after_a_bf16_training_the_policy_computes_in_single_precision():
     assert {"ToyPolicy", "StaticEdgePolicy"} <= set(done.stdout.split())
 
 
+BF16_BESIDE_FLOAT32 = """
+import sys
+import torch
+from accelerate import Accelerator
+from dataclasses import replace
+from toy import ToyPolicy, expected_utility, save_tiny_backbone, toy_graph, toy_questions
+from dynagent.config import TrainConfig
+from dynagent.llm.features import QuestionReader
+from dynagent.train import train
+from dynagent.tuning import TunedEdgePolicy
+
+torch.set_num_threads(1)
+graph = toy_graph()
+questions = [replace(q, text=("what is {}?", "WHO WAS {}!")[q.kind].format(q.id)) for q in toy_questions(40)]
+reader = QuestionReader.load(save_tiny_backbone(sys.argv[2]), dtype="float32")
+accelerator = Accelerator(cpu=True, mixed_precision=sys.argv[1])
+policies = {"head": ToyPolicy.for_graph(graph), "lora": TunedEdgePolicy.from_backbone(reader, graph)}
+results = {}
+for name, policy in policies.items():
+    options = {"num_iterations": 150, "batch_size": 8, "learning_rate": 0.1, "mixed_precision": sys.argv[1]}
+    if name == "lora":
+        options |= {"num_iterations": 40, "backbone_learning_rate": 0.01, "gradient_accumulation_steps": 2}
+    history = train(policy, graph, questions, TrainConfig(**options), accelerator=accelerator)
+    probs = policy.edge_logits_of(questions).sigmoid()
+    trained = {str(parameter.dtype) for parameter in policy.parameters() if parameter.requires_grad}
+    utility = history.column("utility")
+    results[name] = {
+        "probs": probs, "dtypes": trained, "reached": expected_utility(probs, graph, questions),
+        "first": sum(utility[:10]) / 10, "last": sum(utility[-10:]) / 10,
+    }
+torch.save(results, sys.argv[3])
+"""
+
+
+def test_bf16_learns_what_single_precision_does(tmp_path):
+    """Probabilities end within .005 (.0002 were measured), and the utility that they reach within .002."""
+    found = {}
+    for precision in ("no", "bf16"):
+        command = [sys.executable, "-c", BF16_BESIDE_FLOAT32, precision, tmp_path / "llm", tmp_path / precision]
+        environment = os.environ | {"DYNAGENT_CACHE": str(tmp_path / "cache")}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[precision] = torch.load(tmp_path / precision)
+    for name in ("head", "lora"):
+        half, single = found["bf16"][name], found["no"][name]
+        assert half["dtypes"] == single["dtypes"] == {"torch.float32"}, "what is trained is not rounded"
+        assert half["last"] > half["first"] + 0.1
+        assert half["reached"] == pytest.approx(single["reached"], abs=0.002)
+        assert not torch.equal(half["probs"], single["probs"])
+        torch.testing.assert_close(half["probs"], single["probs"], rtol=0, atol=0.005)
+        assert half["reached"] > 0.95, "no static graph has more than .7"
+
+
 def test_an_output_folder_that_cannot_be_is_found_before_anything_is_loaded(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(experiment, "load_questions", lambda *_: pytest.fail("questions were loaded"))
     config = RunConfig(dataset="sample", output_dir=str(tmp_path / "file" / "runs"))
     with pytest.raises(ValueError, match=r"choose an output_dir that can be written to\.$"):
         load_split_questions(config)
+
+
+@pytest.mark.slow
+def test_two_launched_processes_leave_the_policy_and_the_record_of_one(tmp_path):
+    """The command of the README, where there is no GPU; each process would train alone if Accelerate were not told."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    parameters = {"data_source": "recordings", "agent_llm": "qwen2.5-coder-1.5b-instruct", "agent_mode": "letter"}
+    policies = []
+    for name, start in (("two", launch), ("one", [])):
+        run = tmp_path / f"{name}.json"
+        run.write_text(json.dumps(parameters | {"eval_limit": 50, "output_dir": str(tmp_path / name)}))
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, *start, "-m", "dynagent.train", str(run)],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("accuracy on 50 held-out questions") == 1, "one process evaluates and reports"
+        (record,) = (tmp_path / name).rglob("record.json")
+        assert len(RunRecord.load(record).history) == 285 // 4
+        policies.append(load_file(record.parent / "policy" / "model.safetensors"))
+    for key, weights in policies[1].items():
+        torch.testing.assert_close(policies[0][key], weights, rtol=1e-5, atol=2e-6)
+    assert policies[0]["head.weight"].abs().max() > 0.1

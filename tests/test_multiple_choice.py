@@ -87,8 +87,8 @@ def test_areas_cover_both_benchmarks_and_the_sample():
         {"stem": 17, "humanities": 13, "social_sciences": 22, "other": 15},
         {"stem": 4, "humanities": 3, "social_sciences": 2, "other": 1},
     ]
-    assert len(AREAS["en"]) == 57 + 10 - 1  # philosophy is in MMLU and in the sample
-    assert len(AREAS["zh"]) == 67 + 10 - 3  # philosophy, computer_science and economics
+    assert len(AREAS["en"]) == 57 + 10 - 1 + 4  # philosophy is in MMLU and in the sample; areas are their own
+    assert len(AREAS["zh"]) == 67 + 10 - 3 + 4  # philosophy, computer_science and economics
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "en").area == "other"
     assert Question("?", ("a", "b", "c", "d"), 0, "anatomy", "zh").area == "stem"
     with pytest.raises(ValueError, match=r"Add the subject 'alchemy' to dynagent/tasks/subjects\.json"):
@@ -297,8 +297,9 @@ def test_cmmlu_without_its_header_is_refused(tmp_path):
         (
             ("mlu",),
             ValueError,
-            r"no data set 'mlu': choose one of mmlu, cmmlu, sample \(did you mean 'mmlu'\?\)",
+            r"no data set 'mlu'; did you mean 'mmlu'\? Known: cmmlu, mmlu, sample\.$",
         ),
+        (("MMLU",), ValueError, "no data set 'MMLU'; did you mean 'mmlu'"),
         (("mmlu", "tset"), ValueError, r"no split 'tset'.+did you mean 'test'"),
         (("mmlu", "val"), ValueError, "package has no split 'val' of MMLU: give source='hub' or a folder"),
         (("cmmlu",), ValueError, "No package holds cmmlu: give source='hub' or the path of a folder"),

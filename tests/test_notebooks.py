@@ -11,7 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from toy import free_port
 
 from dynagent.config import PRESETS, RunConfig
 from dynagent.results import RunRecord, run_folder
@@ -53,6 +56,68 @@ def test_a_warning_in_a_notebook_is_found():
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     cell.outputs.append(nbformat.v4.new_output("stream", name="stderr", text="UserWarning: careful"))
     assert faults(notebook) == ["stderr: UserWarning: careful"]
+
+
+# --- their form
+
+
+def shape_faults(notebook) -> list[str]:
+    """What a reader would miss: heading, question, answer and cost at the start, what to try next at the end."""
+    first, last = notebook.cells[0], notebook.cells[-1]
+    heading, _, rest = first.source.partition("\n\n")
+    paragraph = rest.partition("\n\n")[0]
+    answer = paragraph.partition("**The answer**")[2].partition("**The cost**")[0]
+    found = []
+    if first.cell_type != "markdown" or not re.fullmatch(r"# [^\n]+", heading):
+        found.append("it does not begin with a heading")
+    if "?" not in heading + paragraph:
+        found.append("its first paragraph asks no question")
+    if not re.search(r"\d", answer):
+        found.append("its first paragraph has no answer in a number (**The answer** ...)")
+    if "**The cost**" not in paragraph:
+        found.append("its first paragraph does not say what it costs (**The cost** ...)")
+    if last.cell_type != "markdown" or not last.source.startswith("## What to try next\n\n- "):
+        found.append("it does not end with what to try next")
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_notebook_begins_with_its_answer_and_ends_with_what_to_try_next(path):
+    assert shape_faults(nbformat.read(path, 4)) == []
+
+
+def test_a_notebook_without_beginning_and_end_is_found():
+    notebook = nbformat.read(TRAIN, 4)
+    notebook.cells = notebook.cells[1:-1]
+    assert len(shape_faults(notebook)) == 5
+
+
+LINK = re.compile(r"\]\(([^)#\s]+)")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_links_between_notebooks_lead_somewhere(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            targets = [target for target in LINK.findall(cell.source) if "://" not in target]
+            assert [target for target in targets if not (path.parent / target).exists()] == [], cell.source
+
+
+# Their place is kept until they are there.
+RESERVED = {"explore.ipynb", "your_own.ipynb"}
+
+
+def test_the_reading_order_has_every_notebook_once_in_its_table():
+    text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\w+\.ipynb)\]\((\w+\.ipynb)\) \|([^|]+)\|([^|]+)\|([^|]+)\|$", text, re.MULTILINE)
+    assert all(name == target for name, target, *_ in rows)
+    names = [name for name, *_ in rows]
+    assert len(names) == len(set(names))
+    assert {path.name for path in NOTEBOOKS} <= set(names) <= {path.name for path in NOTEBOOKS} | RESERVED
+    for _, _, question, time, needs in rows:
+        assert question.strip().endswith("?")
+        assert time.strip()
+        assert needs.strip()
 
 
 def parameters_of(notebook) -> dict:
@@ -110,6 +175,28 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
     )
     assert str(run_folder(config)) in summary.stdout
     assert "learned, sampled" in summary.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_notebook_train_what_one_does(tmp_path):
+    """The notebook launches two processes and then one; here with drawn graphs, in two micro-batches each."""
+    options = {
+        "estimator": "leave_one_out", "batch_size": 8, "gradient_accumulation_steps": 2, "eval_limit": 100,
+        "output_dir": tmp_path / "runs", "port": free_port(), "num_processes": 2,
+    }  # fmt: skip
+    flags = [str(word) for name, value in options.items() for word in ("-p", name, value)]
+    done = papermill(tmp_path, *flags, notebook="notebooks/many_processes.ipynb")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert faults(nbformat.read(tmp_path / "out.ipynb", 4)) == []
+    together, alone = sorted((tmp_path / "runs").rglob("record.json"), key=lambda path: len(path.parts))
+    records = [json.loads(path.read_text()) for path in (together, alone)]
+    assert [record["parameters"]["gradient_accumulation_steps"] for record in records] == [2, 1]
+    assert len(records[0]["history"]) == len(records[1]["history"]) == 285 // 8
+    policies = [load_file(path.parent / "policy" / "model.safetensors") for path in (together, alone)]
+    assert policies[0].keys() == policies[1].keys()
+    for name, weights in policies[0].items():
+        torch.testing.assert_close(weights, policies[1][name], rtol=1e-5, atol=1e-5)
+    assert policies[0]["head.weight"].abs().max() > 0.1
 
 
 NO_NETWORK = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}

@@ -178,5 +178,7 @@ def test_environment_installs_from_nothing(tmp_path):
     run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", ".")
     with zipfile.ZipFile(next(project.glob("dist/*.whl"))) as wheel:
         samples = {f"dynagent/tasks/sample/{name}" for name in ("questions.jsonl", "crosswords.json")}
-        tables = {"dynagent/tasks/subjects.json", "dynagent/model_card.md", "dynagent/__init__.pyi"}
+        tables = {
+            f"dynagent/{name}" for name in ("tasks/subjects.json", "pinned.json", "model_card.md", "__init__.pyi")
+        }
         assert samples | tables <= set(wheel.namelist())

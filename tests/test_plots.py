@@ -14,13 +14,18 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from seaborn.utils import relative_luminance
 from toy import Knows, one_thread, readers, toy_graph  # noqa: F401
 
 from dynagent.decision import MajorityVote
 from dynagent.graph import AgentGraph
 from dynagent.plots import (
     COLOURS,
+    GROUP_COLOURS,
+    HEATMAP,
+    colours_of,
     group_colours,
+    ink_on,
     plot_by_area,
     plot_edge_probs,
     plot_graphs,
@@ -134,12 +139,54 @@ def test_a_frame_around_every_group_in_its_colour():
         ((0, 1), 1, 2),
         ((0, 3), 1, 2),
     ]
-    assert [frame.get_edgecolor()[:3] for frame in frames] == [to_rgb(COLOURS[0]), to_rgb(COLOURS[1])]
+    colours = [GROUP_COLOURS["truthful"], GROUP_COLOURS["adversarial"]]
+    assert [frame.get_edgecolor()[:3] for frame in frames] == [to_rgb(colour) for colour in colours]
     assert texts(figure.legends[0].get_texts()) == ["truthful", "adversarial"]
 
 
 def test_a_group_keeps_its_colour():
-    assert group_colours(mixed_graph()) == {"truthful": COLOURS[0], "adversarial": COLOURS[1]}
+    assert group_colours(mixed_graph()) == {name: GROUP_COLOURS[name] for name in ("truthful", "adversarial")}
+    found = colours_of(
+        ["published recipe, static", "full graph", "dynamic, sampled (20 seeds)", "truthful (told)", "x", "y"]
+    )
+    assert list(found.values())[:4] == [
+        GROUP_COLOURS[name] for name in ("published static", "full graph", "dynamic", "told")
+    ]
+    assert [found["x"], found["y"]] == COLOURS[:2]
+
+
+def test_a_name_without_a_colour_never_gets_that_of_another_one():
+    found = colours_of(["no one's", "truthful", "adversarial", "nobody's"])
+    assert len(set(found.values())) == 4
+
+
+# Which names stand beside each other in a figure.
+TOGETHER = [
+    ("truthful", "adversarial"), ("en", "zh"), ("stem", "humanities", "social_sciences", "other"),
+    ("brute force", "reflection"), ("dynamic", "static"), ("dynamic", "paper"), ("paper static", "static"),
+    ("dynamic", "full graph"), ("told", "full graph"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=", ".join)
+def test_groups_that_meet_in_a_figure_can_be_told_apart_in_grey(names):
+    """By CIE lightness, which is what is left of a colour in print without colours."""
+    luminance = [relative_luminance(GROUP_COLOURS[name]) for name in names]
+    lightness = sorted(116 * value ** (1 / 3) - 16 for value in luminance)
+    assert min(np.diff(lightness)) > 9
+
+
+def test_the_heatmap_can_be_read_in_grey():
+    """Lightness falls all the way, so that no two probabilities look alike."""
+    shades = matplotlib.colormaps[HEATMAP["cmap"]](np.linspace(0, 1, 64))
+    assert (np.diff([relative_luminance(tuple(shade)) for shade in shades]) < 0).all()
+
+
+@pytest.mark.parametrize("colour", [*GROUP_COLOURS.values(), *COLOURS])
+def test_what_stands_on_a_colour_can_be_read(colour):
+    """The contrast of W3C's guidelines for large text, 3."""
+    light, dark = sorted((relative_luminance(colour), relative_luminance(ink_on(colour))), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3
 
 
 def test_areas_beside_the_control():

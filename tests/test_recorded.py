@@ -180,15 +180,28 @@ def test_by_default_every_identity_has_a_file_in_the_cache(tmp_path, monkeypatch
 def test_usage_counts_calls_distinct_calls_and_computed_ones(path):
     Recorded(FakeModel(), path).reply(requests_of("aa", "bbb", "cccc"))  # completions of 0, 1 and 2 tokens
     llm = Recorded(FakeModel(first=10), path)
-    assert llm.usage_of_run() == {"calls": 0, "distinct_calls": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    assert llm.usage_of_run() == {
+        "calls": 0,
+        "distinct_calls": 0,
+        "written": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+    }
     llm.reply(requests_of("aa", "aa", "bbb"))
-    assert llm.usage_of_run() == {"calls": 3, "distinct_calls": 2, "prompt_tokens": 5, "completion_tokens": 1}
+    assert llm.usage_of_run() == {
+        "calls": 3,
+        "distinct_calls": 2,
+        "written": 2,
+        "prompt_tokens": 5,
+        "completion_tokens": 1,
+    }
     assert (llm.usage.calls, llm.usage.distinct_calls, llm.usage.model_calls) == (3, 2, 0)
     llm.reply(requests_of("bbb", "d", "d", "e", "f", "g"))  # [bbb d e] is run whole, and [f g]: 10 to 14
     assert (llm.usage.calls, llm.usage.distinct_calls, llm.usage.model_calls) == (9, 6, 5)
     assert llm.usage_of_run() == {
         "calls": 9,
         "distinct_calls": 6,
+        "written": 6,
         "prompt_tokens": 2 + 3 + 4,
         "completion_tokens": 0 + 1 + 11 + 12 + 13 + 14,
     }

@@ -18,8 +18,9 @@ from dynagent.config import RunConfig
 from dynagent.evaluate import compare_wirings
 from dynagent.experiment import again, build_graph, load_split_questions, prepare, run_experiment, train_all
 from dynagent.llm import Recorded, RecordedAnswers, Reply, TransformersModel
+from dynagent.llm.base import OriginRequest
 from dynagent.llm.features import QuestionReader, RecordedReader
-from dynagent.llm.recorded import OriginRequest, recorded_file
+from dynagent.llm.recorded import recorded_file
 from dynagent.results import RunRecord, project_root, run_folder
 from dynagent.tasks import load_questions
 from dynagent.tasks.recorded import RecordedQuestion, load_recorded, shown

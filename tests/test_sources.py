@@ -139,8 +139,6 @@ def test_names_that_are_no_model():
     assert "mmlu" not in str(error.value)
     with pytest.raises(ValueError, match="There is no model 'mmlu'"):
         sources.model_folder("mmlu")
-    with pytest.raises(ValueError, match="leave the revision out"):
-        sources.model_folder("smollm2-135m-instruct", revision="main")
 
 
 def test_hub_model_has_its_commit_and_no_pickles(llama, tmp_path, monkeypatch, cache):
@@ -152,7 +150,7 @@ def test_hub_model_has_its_commit_and_no_pickles(llama, tmp_path, monkeypatch, c
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda name, **options: asked.update(options) or str(snapshot)
     )
-    location, source = sources.model_folder("org/tiny", revision="v1")
+    location, source = sources.model_folder("org/tiny")
     assert (location, source.kind, source.location, source.revision) == (
         str(snapshot),
         "hub",
@@ -160,7 +158,7 @@ def test_hub_model_has_its_commit_and_no_pickles(llama, tmp_path, monkeypatch, c
         COMMIT,
     )
     assert source.sha256 == sources.model_sha256(llama)
-    assert asked["revision"] == "v1"
+    assert asked["revision"] is None
     wanted = list(huggingface_hub.utils.filter_repo_objects(
         ["model.safetensors", "config.json", "tokenizer.model", "chat_template.jinja", "pytorch_model.bin",
          "consolidated.pth", "modeling.py", "original/model.safetensors", "gguf/model.gguf"],
@@ -187,7 +185,7 @@ def test_hub_errors_are_one_sentence(error, kind, sentence, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(kind, match=sentence):
-        sources.model_folder("org/tiny", revision="v9")
+        sources.hub_snapshot("org/tiny", ["config.json"], "v9")
 
 
 def test_hub_that_is_out_of_reach(monkeypatch, tmp_path):

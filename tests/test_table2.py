@@ -17,9 +17,9 @@ from toy import one_thread  # noqa: F401
 
 from dynagent.config import RunConfig
 from dynagent.experiment import prepare
-from dynagent.intervals import clustered_interval
 from dynagent.presets import PRESETS
 from experiments import table2, table2_records
+from experiments.intervals import clustered_interval
 from experiments.table2_cells import (
     ADVERSARIES,
     MOST_ADVERSARIES,

@@ -1,18 +1,14 @@
 """Training: steps by hand, a world whose optimum is known, seeds, several processes, numbers that are none."""
 
 import math
-import os
 import re
-import socket
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import (
     EXPECTATIONS,
     Knows,
@@ -20,6 +16,7 @@ from toy import (
     ToyPolicy,
     decision_subsets,
     expected_utility,
+    in_two_processes,
     one_thread,  # noqa: F401
     readers,
     toy_graph,
@@ -487,85 +484,213 @@ def test_no_two_streams_share_a_seed(monkeypatch):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> list[dict]:
-    """What each of two processes made of the same trainings, started as `torchrun` or `accelerate launch` would."""
-    folder = tmp_path_factory.mktemp("processes")
-    script = folder / "train.py"
-    script.write_text(
-        "import sys, torch, toy\n"
-        "torch.save(toy.train_with_every_estimator(), sys.argv[1])\n"
-        "torch.distributed.destroy_process_group()\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    processes = []
-    for rank in range(2):
-        command = [sys.executable, str(script), str(folder / f"{rank}.pt")]
-        mine = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(subprocess.Popen(command, env=mine, stderr=subprocess.PIPE, text=True))
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors[0][-3000:] + errors[1][-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    """What each of two processes made of the same trainings."""
+    return in_two_processes(tmp_path_factory.mktemp("processes"), "toy.train_with_every_estimator((1, 3))")
 
 
 @pytest.fixture(scope="module")
 def one_process() -> dict:
-    return train_with_every_estimator()
+    return train_with_every_estimator((1, 2, 6))
 
 
 TRAININGS = [f"{estimator}/{policy}" for estimator in ESTIMATORS for policy in ("ToyPolicy", "StaticEdgePolicy")]
+VARIED = [name for name in TRAININGS if name.startswith(("moving_average", "exact"))]
+METRICS = ("utility", "baseline", "num_edges", "num_reaching", "gradient_norm")
+
+
+def assert_same(found: dict, expected: dict, tolerance: float = 1e-9) -> None:
+    """The same weights, and the same metrics in each of 20 iterations."""
+    assert len(expected["rows"]) == 20
+    for name, weights in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weights, rtol=0, atol=tolerance)
+    for metric in METRICS:
+        metrics = [row[metric] for row in expected["rows"]]
+        assert [row[metric] for row in found["rows"]] == pytest.approx(metrics, abs=tolerance), metric
 
 
 @pytest.mark.parametrize("training", TRAININGS)
 def test_two_processes_take_the_steps_of_one(training, one_process, two_processes):
-    expected = one_process[training]
     assert (one_process["num_processes"], two_processes[0]["num_processes"]) == (1, 2)
-    assert len(expected["rows"]) == 20
     for process in two_processes:
-        for name, weights in expected["weights"].items():
-            torch.testing.assert_close(process[training]["weights"][name], weights, rtol=0, atol=1e-9)
+        assert_same(process[training], one_process[training])
 
 
-@pytest.mark.parametrize("metric", ["utility", "baseline", "num_edges", "gradient_norm"])
-@pytest.mark.parametrize("training", TRAININGS)
-def test_two_processes_report_the_metrics_of_one(training, metric, one_process, two_processes):
-    expected = [row[metric] for row in one_process[training]["rows"]]
+@pytest.mark.parametrize("training", VARIED)
+def test_in_single_precision_two_processes_differ_by_rounding(training, one_process, two_processes):
+    """2e-6 after 20 steps, of weights around 1: a float's 6e-8 for each sum and step, and some room."""
     for process in two_processes:
-        assert [row[metric] for row in process[training]["rows"]] == pytest.approx(expected, abs=1e-9)
+        assert_same(process[f"{training}/float32"], one_process[f"{training}/float32"], tolerance=2e-6)
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+@pytest.mark.parametrize("training", VARIED)
+def test_micro_batches_add_up_to_their_batch(training, steps, one_process):
+    assert_same(one_process[f"{training}/{steps}"], one_process[training])
+
+
+@pytest.mark.parametrize("training", VARIED)
+def test_micro_batches_of_two_processes_add_up_to_the_batch(training, one_process, two_processes):
+    for process in two_processes:
+        assert_same(process[f"{training}/3"], one_process[training])
+
+
+def test_a_micro_batch_is_what_goes_through_the_model_at_once():
+    """That is what it costs in memory."""
+    graph, sizes = toy_graph(), []
+    policy = ToyPolicy.for_graph(graph)
+    policy.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    fit(policy, graph, toy_questions(24), batch_size=12, gradient_accumulation_steps=3, num_iterations=2)
+    assert sizes == [4] * 6
+
+
+def test_a_training_after_one_that_stopped_between_micro_batches_begins_with_its_first():
+    """Accelerate counts micro-batches on, from training to training."""
+    graph, questions = toy_graph(), toy_questions(24)
+    options = {"estimator": "exact", "batch_size": 4, "num_iterations": 3}
+    accelerator = Accelerator(cpu=True)
+
+    class Interrupted(Runner):
+        def expected_utility(self, *arguments):
+            raise KeyboardInterrupt
+
+    weights = []
+    for interrupt in (False, True):
+        policy = ToyPolicy.for_graph(graph)
+        config = TrainConfig(gradient_accumulation_steps=4, **options)
+        if interrupt:
+            with pytest.raises(KeyboardInterrupt):
+                train(policy, graph, questions, config, runner=Interrupted(graph), accelerator=accelerator)
+        train(policy, graph, questions, TrainConfig(gradient_accumulation_steps=2, **options), accelerator=accelerator)
+        weights.append(policy.head.weight.detach().clone())
+    assert torch.equal(*weights)
+    assert weights[0].abs().max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_killed_processes_go_on_to_the_same_bits(steps, tmp_path):
+    call = "toy.train_with_checkpoints({!r}, {}, gradient_accumulation_steps={})".format
+    whole = in_two_processes(tmp_path / "whole", call(str(tmp_path / "a"), None, steps))
+    in_two_processes(tmp_path / "killed", call(str(tmp_path / "b"), 7 * steps, steps), ended=(-9, -9))
+    resumed = in_two_processes(tmp_path / "resumed", call(str(tmp_path / "b"), None, steps))
+    for one, other in zip(whole, resumed, strict=True):
+        assert (one["resumed"], other["resumed"]) == (0, 7)
+        assert other["rows"] == one["rows"]
+        for name, weights in one["weights"].items():
+            assert torch.equal(other["weights"][name], weights), name
+    assert whole[0]["weights"]["head.weight"].abs().max() > 0.01
 
 
 def test_a_batch_that_two_processes_cannot_share_is_one_clear_error(two_processes):
-    message = "A batch of 5 questions cannot be shared by 2 processes: set batch_size to a multiple of their number."
+    message = (
+        "A batch of 5 questions cannot be shared by 2 processes: "
+        "set batch_size to a multiple of 2, their number times gradient_accumulation_steps."
+    )
     assert [process["error"] for process in two_processes] == [message, message]
 
 
-@pytest.mark.parametrize(("batch_size", "num_processes"), [(4, 3), (2, 4)])
-def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_processes):
+@pytest.mark.parametrize(("batch_size", "num_processes", "steps"), [(4, 3, 1), (2, 4, 1), (4, 2, 4), (4, 1, 3)])
+def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_processes, steps):
     graph = toy_graph()
+    config = TrainConfig(batch_size=batch_size, gradient_accumulation_steps=steps)
     accelerator = SimpleNamespace(num_processes=num_processes)
-    with pytest.raises(ValueError, match=f"{batch_size} questions cannot be shared by {num_processes} processes"):
-        train(
-            StaticEdgePolicy.for_graph(graph),
-            graph,
-            toy_questions(8),
-            TrainConfig(batch_size=batch_size),
-            runner=None,
-            accelerator=accelerator,
-        )
+    message = (
+        f"{batch_size} questions cannot be shared by {num_processes} processes: .* multiple of {num_processes * steps}"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), config, accelerator=accelerator)
+
+
+# --- the host looks at numbers from time to time ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["exact", "moving_average"])
+def test_how_often_the_host_looks_changes_nothing(estimator, monkeypatch):
+    found = []
+    for every in (1, 7):
+        monkeypatch.setattr("dynagent.train.LOOK_EVERY", (every, every))
+        policy = ToyPolicy.for_graph(toy_graph())
+        history = fit(policy, toy_graph(), toy_questions(40), estimator=estimator, num_iterations=16)
+        found.append((history.rows, policy.head.weight.detach().clone()))
+    assert len(found[0][0]) == 16
+    assert found[1][0] == found[0][0]
+    assert torch.equal(found[1][1], found[0][1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("estimator", ["exact", "leave_one_out"])
+def test_a_late_look_finds_the_first_bad_iteration_and_weights_of_the_last_good_step(estimator, optimizer, monkeypatch):
+    graph, questions = toy_graph(), toy_questions(40)
+    options = {"estimator": estimator, "optimizer": optimizer}
+    good, policy = (ToyPolicy.for_graph(graph, standardize=False) for _ in range(2))
+    fit(good, graph, questions, num_iterations=5, **options)
+    monkeypatch.setattr("dynagent.train.LOOK_EVERY", (10, 10))
+    spy = Spy(graph, {5: math.nan, 6: math.inf})
+    with pytest.raises(FloatingPointError, match="The utilities of iteration 5 are not finite on ") as error:
+        fit(policy, graph, questions, spy, num_iterations=20, **options)
+    asked = spy.averaged or spy.questions
+    assert len(asked) == 10
+    assert f"on {', '.join(asked[5])}: " in str(error.value)
+    for name, weights in good.state_dict().items():
+        assert torch.equal(policy.state_dict()[name], weights), name
+
+
+def test_logits_without_effect_that_are_not_finite_are_found_too(monkeypatch):
+    """No gradient tells of them."""
+    graph, policy = toy_graph(), ToyPolicy.for_graph(toy_graph())
+    with torch.no_grad():
+        policy.head.bias[int((~graph.effective).nonzero()[0])] = math.inf
+    with pytest.raises(FloatingPointError, match="The logits of iteration 0 are not finite on q"):
+        fit(policy, graph, toy_questions(8), estimator="exact")
+
+
+class ReadsOfNumbers(TorchDispatchMode):
+    """Counts tensors that are made numbers, as `float(x)`, `x.item()` and `if x:` do."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.count += operation is torch.ops.aten._local_scalar_dense.default
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("estimator", EXPECTATIONS)
+def test_between_two_looks_no_number_is_read(estimator, monkeypatch):
+    """What would make the host wait for a GPU. Eight iterations more read as much as none."""
+    counts = []
+    for num_iterations in (2, 10):
+        monkeypatch.setattr("dynagent.train.LOOK_EVERY", (10, 10))
+        graph = toy_graph()
+        with ReadsOfNumbers() as reads:
+            fit(
+                ToyPolicy.for_graph(graph), graph, toy_questions(40), estimator=estimator, num_iterations=num_iterations
+            )
+        counts.append(reads.count)
+    looks = 8 * 3  # of which each makes sure of logits, utilities and gradients
+    assert counts[1] - counts[0] == looks
+    assert counts[0] > 0
+
+
+class Watching(ToyPolicy):
+    """Lets CUDA refuse to wait, from its second step on until the host looks."""
+
+    def forward(self, features):
+        self.num_calls = getattr(self, "num_calls", 0) + 1
+        torch.cuda.set_sync_debug_mode("error" if 1 < self.num_calls < 10 else "default")
+        return super().forward(features)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("estimator", EXPECTATIONS)
+def test_on_a_gpu_the_host_does_not_wait(estimator):
+    graph, policy = toy_graph(), Watching.for_graph(toy_graph())
+    config = TrainConfig(estimator=estimator, num_iterations=10)
+    history = train(policy, graph, toy_questions(40), config, accelerator=Accelerator())
+    torch.cuda.set_sync_debug_mode("default")
+    assert len(history.rows) == policy.num_calls == 10
 
 
 # --- what must not go on -------------------------------------------------------------------------------------------

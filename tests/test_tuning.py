@@ -1,17 +1,13 @@
 """Tuned edge policies: what training changes and what it leaves alone, gradients, padding, saving, two processes."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from toy import ToyQuestion, one_thread, save_tiny_backbone, toy_graph  # noqa: F401
+from toy import ToyQuestion, in_two_processes, one_thread, save_tiny_backbone, toy_graph  # noqa: F401
 
 from dynagent.config import RunConfig, TrainConfig
 from dynagent.experiment import build_policy, run_experiment
@@ -329,44 +325,49 @@ def test_a_run_that_tunes_leaves_a_policy_and_a_record(backbone, tmp_path):
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-def train_adapters(backbone: str) -> dict[str, torch.Tensor]:
-    """What six steps in double precision make of the adapters, in one process or in several."""
+def train_tuned(backbone: str, accumulate: tuple[int, ...] = (1,)) -> dict[str, dict[str, torch.Tensor]]:
+    """What 20 steps in double precision make of head and language model, in one process or in several."""
     reader = QuestionReader(TransformersModel.load(backbone, dtype="float32", device="cpu"))
-    policy = TunedEdgePolicy.from_backbone(reader, GRAPH).double()
-    fit(policy)
-    return policy.own_tensors()
+    trained = {}
+    for tune in ("lora", "full"):
+        for estimator in ("exact", "leave_one_out"):
+            for steps in accumulate:
+                policy = TunedEdgePolicy.from_backbone(reader, GRAPH, tune=tune).double()
+                fit(policy, num_iterations=20, estimator=estimator, gradient_accumulation_steps=steps)
+                trained[f"{tune}/{estimator}/{steps}"] = policy.own_tensors()
+    return trained
+
+
+@pytest.fixture(scope="module")
+def one_process(backbone):
+    return train_tuned(backbone, (1, 4))
+
+
+@pytest.fixture(scope="module")
+def two_processes(backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    return in_two_processes(folder, f"test_tuning.train_tuned({backbone!r}, (1, 2))")
+
+
+def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    moved = sum(bool(tensor.abs().max() > 1e-3) for tensor in expected.values())
+    assert moved > 14
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adapters_of_one(backbone, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys, torch, test_tuning\n"
-        "torch.set_num_threads(1)\n"
-        "torch.save(test_tuning.train_adapters(sys.argv[1]), sys.argv[2])\n"
-        "torch.distributed.destroy_process_group()\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    env = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    env |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = []
-    for rank in ("0", "1"):
-        command = [sys.executable, str(script), backbone, str(tmp_path / f"{rank}.pt")]
-        mine = env | {"RANK": rank, "LOCAL_RANK": rank}
-        processes.append(subprocess.Popen(command, env=mine, stderr=subprocess.PIPE, text=True))
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], errors[0][-3000:] + errors[1][-3000:]
-    expected = train_adapters(backbone)
-    assert sum("lora_B" in name and bool(tensor.abs().max() > 1e-4) for name, tensor in expected.items()) == 14
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert found.keys() == expected.keys()
-        for name, tensor in expected.items():
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9)
+@pytest.mark.parametrize("estimator", ["exact", "leave_one_out"])
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_micro_batches_train_what_their_batch_does(tune, estimator, one_process):
+    assert_same_weights(one_process[f"{tune}/{estimator}/4"], one_process[f"{tune}/{estimator}/1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("estimator", ["exact", "leave_one_out"])
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_two_processes_train_what_one_does(tune, estimator, steps, one_process, two_processes):
+    for process in two_processes:
+        assert_same_weights(process[f"{tune}/{estimator}/{steps}"], one_process[f"{tune}/{estimator}/1"])

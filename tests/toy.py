@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -237,10 +242,50 @@ def save_tiny_backbone(folder: Path, seed: int = 0) -> str:
 # --- trainings that several processes repeat -------------------------------------------------------------------------
 
 
-def train_with_every_estimator() -> dict[str, Any]:
-    """Rows and weights of 20 steps in double precision, by estimator and policy, in one process or in several.
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
-    The last entry is the error of a batch that several processes cannot share.
+
+def in_two_processes(folder: Path, call: str, ended: Sequence[int] = (0, 0)) -> list[Any]:
+    """What a call gives in each of two processes, started as `torchrun` or `accelerate launch` would.
+
+    Args:
+        call: an expression that names a function with its module, say "test_tuning.train_adapters(...)".
+        ended: the exit codes that are expected.
+    """
+    folder.mkdir(exist_ok=True)
+    script = folder / "call.py"
+    script.write_text(
+        f"import sys, torch, {call.partition('.')[0]}\n"
+        "torch.set_num_threads(1)\n"
+        f"torch.save({call}, sys.argv[1])\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    env = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    env |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = []
+    for rank in ("0", "1"):
+        command = [sys.executable, str(script), str(folder / f"{rank}.pt")]
+        mine = env | {"RANK": rank, "LOCAL_RANK": rank}
+        processes.append(subprocess.Popen(command, env=mine, stderr=subprocess.PIPE, text=True))
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    assert codes == list(ended), errors[0][-3000:] + errors[1][-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2) if codes[rank] == 0]
+
+
+def train_with_every_estimator(accumulate: Sequence[int] = (1,)) -> dict[str, Any]:
+    """Rows and weights of 20 steps, by estimator and policy, in one process or in several, in double precision.
+
+    Two estimators are there also in single precision, and with other numbers of micro-batches. The entry "error" is
+    that of a batch that several processes cannot share.
     """
     from accelerate import Accelerator
 
@@ -251,15 +296,59 @@ def train_with_every_estimator() -> dict[str, Any]:
     accelerator = Accelerator(cpu=True)
     shared: dict[str, Any] = {"num_iterations": 20, "graphs_per_question": 2, "sparsity": 0.02, "seed": 5}
     results: dict[str, Any] = {"num_processes": accelerator.num_processes}
+
+    def fit(name: str, policy: Any, graph: AgentGraph, config: TrainConfig) -> None:
+        history = train(policy, graph, questions, config, accelerator=accelerator)
+        results[name] = {"rows": history.rows, "weights": policy.state_dict()}
+
     for estimator in ESTIMATORS:
-        config = TrainConfig(estimator=estimator, batch_size=6, **shared)
         reads = estimator not in EXPECTATIONS
         graph = AgentGraph([Knows((0,), reads=reads), Lucky(0.6), Lucky(0.8, reads=reads)], MajorityVote())
-        for policy in (ToyPolicy.for_graph(graph).double(), StaticEdgePolicy.for_graph(graph).double()):
-            history = train(policy, graph, questions, config, accelerator=accelerator)
-            results[f"{estimator}/{type(policy).__name__}"] = {"rows": history.rows, "weights": policy.state_dict()}
+        for kind in (ToyPolicy, StaticEdgePolicy):
+            variants = estimator in ("moving_average", "exact")
+            for steps in accumulate if variants else (1,):
+                config = TrainConfig(estimator=estimator, batch_size=6, gradient_accumulation_steps=steps, **shared)
+                name = f"{estimator}/{kind.__name__}" + (f"/{steps}" if steps > 1 else "")
+                fit(name, kind.for_graph(graph).double(), graph, config)
+            if variants:
+                single = TrainConfig(estimator=estimator, batch_size=6, **shared)
+                fit(f"{estimator}/{kind.__name__}/float32", kind.for_graph(graph), graph, single)
     try:
         train(StaticEdgePolicy.for_graph(graph), graph, questions, TrainConfig(batch_size=5), accelerator=accelerator)
     except ValueError as error:
         results["error"] = str(error)
     return results
+
+
+def train_with_checkpoints(path: str, killed_at: int | None = None, **options: Any) -> dict[str, Any]:
+    """A training of 12 steps that saves after each; where it is to be killed, every process does it to itself."""
+    from accelerate import Accelerator
+
+    from dynagent import checkpoints
+    from dynagent.config import TrainConfig
+    from dynagent.train import train
+
+    checkpoints.EVERY, checkpoints.SHARE = 0.0, float("inf")
+    accelerator = Accelerator(cpu=True)
+
+    class Killed(Runner):
+        num_calls = 0
+
+        def net_utility(self, *arguments: Any) -> Tensor:
+            if self.num_calls == killed_at:
+                accelerator.wait_for_everyone()
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.num_calls += 1
+            return super().net_utility(*arguments)
+
+    graph = AgentGraph([Knows((0,), reads=True), Lucky(0.6), Lucky(0.8, reads=True)], MajorityVote())
+    policy = ToyPolicy.for_graph(graph)
+    config = TrainConfig(
+        num_iterations=12, estimator="moving_average", batch_size=4, graphs_per_question=2, schedule="cosine", **options
+    )
+    checkpoint = checkpoints.Checkpoint(Path(path), {"run": "a"})
+    runner = Killed(graph)
+    history = train(
+        policy, graph, toy_questions(30), config, runner=runner, accelerator=accelerator, checkpoint=checkpoint
+    )
+    return {"rows": history.rows, "resumed": history.num_resumed, "weights": policy.state_dict()}

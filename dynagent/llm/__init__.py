@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from dynagent.endpoints import is_served
 from dynagent.llm.base import Chat, ChatModel, Reply, Request
+from dynagent.llm.budget import Budget
 from dynagent.llm.recorded import Recorded, RecordedAnswers
+from dynagent.llm.served import ServedModel
 from dynagent.llm.transformers import TransformersModel
+from dynagent.sources import cache_dir
 
 __all__ = ["Chat", "ChatModel", "Recorded", "RecordedAnswers", "Reply", "Request", "TransformersModel", "load_llm"]
 
 
-def load_llm(
-    name: str, *, dtype: str = "bfloat16", device: str | None = None, trust_remote_code: bool = False
-) -> Recorded:
-    """A language model by alias, hub id or folder, which remembers its replies on disk.
+def load_llm(name: str, *, concurrency: int = 8, budget: Budget | None = None, **options: Any) -> Recorded:
+    """A language model by alias, hub id, folder or address, which remembers its replies on disk.
 
     Args:
-        name: an alias of `dynagent.sources.PINNED` (always that pinned artefact), a hub id, or a folder.
-        dtype: of weights and arithmetic; part of the model's identity.
-        device: a torch device; by default the GPU of this process, or the CPU.
-        trust_remote_code: run the code that a model brings along, where it does; without, such a model is refused.
+        name: an alias of `dynagent.sources.PINNED` (always that pinned artefact), a hub id, a folder, or
+            `openai:<base_url>#<model>` for a model behind a server, see `dynagent.llm.served`.
+        concurrency: calls under way at a time, at a server.
+        budget: of the tokens that may be paid for.
+        options: dtype, device and trust_remote_code of a model that is loaded here, see `TransformersModel.load`.
 
     Raises:
         ValueError, OSError: in one sentence, when the model is not to be had.
     """
-    model = TransformersModel.load(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    return Recorded(model)
+    if not is_served(name):
+        return Recorded(TransformersModel.load(name, **options), budget=budget)
+    model = ServedModel(name, concurrency)
+    # Its replies do not depend on the packages here, and may have cost money.
+    return Recorded(model, cache_dir() / "calls" / f"{model.identity}.jsonl", budget)

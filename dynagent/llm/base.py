@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -49,6 +49,19 @@ class Request:
     def _digest(self, *asked: object) -> str:
         parts = [*asked, self.temperature, self.max_new_tokens, self.sample]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class OriginRequest(Request):
+    """A request about a question whose text is not on record: a record can reply, and a model meets the error."""
+
+    prompt: str | Chat = field(init=False, repr=False, compare=False)  # never set: reading it ends in __getattr__
+    question: Any = field(kw_only=True, repr=False, compare=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "prompt":
+            return self.question.render()
+        raise AttributeError(name)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class QuestionReader:
             questions: objects with `id` and `render()`.
             readout: one of `dynagent.llm.transformers.READOUTS`.
         """
-        _check_readout(readout)
+        column = _column(readout)
         keys = [_key(question) for question in questions]
         distinct = dict(zip(keys, questions, strict=True))
         if distinct.keys() - self._known.keys():
@@ -67,7 +67,7 @@ class QuestionReader:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with writing(self.path.parent), FileLock(f"{self.path}.lock"):  # a second process waits and finds them
                 self._complete(list(distinct), list(distinct.values()))
-        return torch.stack([self._known[key][READOUTS.index(readout)] for key in keys])
+        return torch.stack([self._known[key][column] for key in keys])
 
     def _complete(self, keys: list[str], questions: list[Any]) -> None:
         """Run every batch that lacks a text, and save it in a file of its own until all are in the one file."""
@@ -78,7 +78,8 @@ class QuestionReader:
         batches = self.model.encode_batches([question.render() for question in questions])
         batches = [batch for batch in batches if any(keys[i] not in self._known for i in batch)]
         folder.mkdir(exist_ok=True)
-        with progress(total=sum(map(len, batches)), desc="reading questions", unit="question") as bar:
+        total = sum(map(len, batches))
+        with progress(total=total, desc="reading questions", unit="question", disable=total < 32) as bar:
             for batch in batches:
                 states = self.model.encode([questions[i].render() for i in batch])
                 stacked = torch.stack([states[name] for name in READOUTS], 1).cpu()  # [B, 3, H]
@@ -118,14 +119,13 @@ class RecordedReader:
 
     def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
-        _check_readout(readout)
+        column = _column(readout)
         missing = [question.id for question in questions if question.id not in self._known]
         if missing:
             raise ValueError(
                 f"{len(missing)} questions, the first {missing[0]}, have no features in {self.path}: "
                 f"`{self.command}` adds what is missing."
             )
-        column = READOUTS.index(readout)
         return torch.stack([self._known[question.id][column] for question in questions]).float()
 
 
@@ -142,9 +142,10 @@ def _key(question: Any) -> str:
     return hashlib.sha256(question.render().encode()).hexdigest()[:32]
 
 
-def _check_readout(readout: str) -> None:
+def _column(readout: str) -> int:
     if readout not in READOUTS:
         raise ValueError(f"The readout is one of {', '.join(READOUTS)}, not {readout!r}.")
+    return READOUTS.index(readout)
 
 
 def read_at_once(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

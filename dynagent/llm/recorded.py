@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +16,8 @@ import torch
 from filelock import FileLock
 
 from dynagent.downloads import writing
-from dynagent.llm.base import Chat, ChatModel, Reply, Request, check_finite
+from dynagent.llm.base import ChatModel, Reply, Request, check_finite
+from dynagent.llm.budget import Budget
 from dynagent.progress import progress
 from dynagent.sources import PINNED, Source, cache_dir, computed_by, file_sha256
 
@@ -51,11 +54,12 @@ class _Replies:
         self.usage.calls, self.usage.distinct_calls = counts["calls"], len(self._asked)
 
     def usage_of_run(self) -> dict[str, int]:
-        """Calls asked for, distinct ones, and the tokens of the distinct ones, wherever their replies came from."""
+        """Calls asked for, distinct ones, and of these the written replies and the tokens, wherever they came from."""
         replies = [self._replies[key] for key in self._asked if key in self._replies]
         return {
             "calls": self.usage.calls,
             "distinct_calls": len(replies),
+            "written": sum(reply.text is not None for reply in replies),
             "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
             "completion_tokens": sum(reply.completion_tokens for reply in replies),
         }
@@ -71,11 +75,13 @@ class Recorded(_Replies):
     Args:
         model: the model behind the record.
         path: the file; by default one for each model identity and versions of the packages, in the cache folder.
+        budget: of the tokens that may be paid for, perhaps shared with other models.
     """
 
-    def __init__(self, model: ChatModel, path: Path | None = None) -> None:
+    def __init__(self, model: ChatModel, path: Path | None = None, budget: Budget | None = None) -> None:
         super().__init__()
         self.model = model
+        self.budget = budget or Budget()
         self.identity = model.identity
         self.path = path or cache_dir() / "calls" / computed_by() / f"{model.identity}.jsonl"
         self._end = 0  # of what was read of the file, in bytes
@@ -87,7 +93,7 @@ class Recorded(_Replies):
         distinct = dict(zip(keys, requests, strict=True))
         self._count(keys, set(distinct))
         if any(key not in self._replies for key in distinct):
-            self._complete(distinct, desc)
+            self.complete(self.missing(requests), desc)
         return [self._replies[key] for key in keys]
 
     def _read_on(self) -> None:
@@ -96,22 +102,34 @@ class Recorded(_Replies):
         for line in lines:
             self._replies.setdefault(line.key, line.reply)
 
-    def _complete(self, distinct: dict[str, Request], desc: str) -> None:
+    def missing(self, requests: Sequence[Request]) -> list[dict[str, Request]]:
+        """The batches that have to be run for these requests: those in which any reply is not on record, by key."""
         self._read_on()
+        distinct = {request.key(self.identity): request for request in requests}
+        if self._replies.keys() >= distinct.keys():
+            return []  # making batches takes time
         keys = list(distinct)
-        batches = self.model.batches(list(distinct.values()))
-        batches = [batch for batch in batches if any(keys[i] not in self._replies for i in batch)]
-        missing = sum(map(len, batches))
-        with progress(total=missing, desc=desc, unit="call", disable=missing < 32) as bar:
-            for batch in batches:
-                replies = self.model.reply([distinct[keys[i]] for i in batch])
-                self._check([distinct[keys[i]].origin for i in batch], replies)
-                computed = {keys[i]: reply for i, reply in zip(batch, replies, strict=True)}
-                fresh = {key: reply for key, reply in computed.items() if key not in self._replies}
-                _append(self.path, [self._line(distinct[key], reply) for key, reply in fresh.items()])
-                self._replies |= fresh
-                self.usage.model_calls += len(batch)
-                bar.update(len(batch))
+        batches = [{keys[i]: distinct[keys[i]] for i in batch} for batch in self.model.batches([*distinct.values()])]
+        return [batch for batch in batches if not self._replies.keys() >= batch.keys()]
+
+    def complete(self, batches: Sequence[dict[str, Request]], desc: str) -> None:
+        """Have batches of `missing` answered, and each put on record as soon as it is; not counted as asked for."""
+        num_calls, recording = sum(map(len, batches)), threading.Lock()
+        with progress(total=num_calls, desc=desc, unit="call", delay=float(num_calls < 32)) as bar:
+
+            def run(batch: dict[str, Request]) -> None:
+                replies = self.budget.pay([*batch.values()], self.model.reply)
+                self._check([request.origin for request in batch.values()], replies)
+                with recording:
+                    fresh = {key: reply for key, reply in zip(batch, replies, strict=True) if key not in self._replies}
+                    _append(self.path, [self._line(batch[key], reply) for key, reply in fresh.items()])
+                    self._replies |= fresh
+                    self.usage.model_calls += len(batch)
+                    bar.update(len(batch))
+
+            concurrency = getattr(self.model, "concurrency", 1)  # of a server; another model takes one batch at a time
+            with ThreadPoolExecutor(concurrency) as pool:
+                list(pool.map(run, batches) if concurrency > 1 else map(run, batches))
 
     def _check(self, origins: list[tuple[str, ...]], replies: Sequence[Reply]) -> None:
         """Refuse a batch, before it is on record, if a likelihood in it is none."""
@@ -125,19 +143,6 @@ class Recorded(_Replies):
         if request.origin:
             line |= {"origin": list(request.origin), "origin_key": request.origin_key(self.identity)}
         return line | {name: value for name, value in asdict(reply).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class OriginRequest(Request):
-    """A request about a question whose text is not on record: a record can reply, and a model meets the error."""
-
-    prompt: str | Chat = field(init=False, repr=False, compare=False)  # never set: reading it ends in __getattr__
-    question: Any = field(kw_only=True, repr=False, compare=False)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "prompt":
-            return self.question.render()
-        raise AttributeError(name)
 
 
 class RecordedAnswers(_Replies):

@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from dynagent.config import Readout
 from dynagent.llm.base import Chat, Reply, Request
+from dynagent.progress import progress
 from dynagent.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
 
-READOUTS = ("last_hidden", "mean_hidden", "mean_embedding")
+READOUTS: tuple[str, ...] = get_args(Readout)
 TOKENS_PER_BATCH = (1024, 4096)  # after padding; on a CPU and on accelerators
 PADDING = -1  # in token ids, after a text's end
 SAMPLING = {"top_k": 50, "top_p": 0.9}  # the paper's, wherever the temperature is above 0
@@ -52,8 +54,7 @@ class TransformersModel:
         folder, source = model_folder(name)
         if trust_remote_code:
             source = _with_code(folder, source)
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # half a second of "Loading weights" would stay in every saved notebook
+        hook = logging.set_tqdm_hook(lambda _, items, options: progress(*items, **{"delay": 1.0} | options))
         try:
             with refused_in_a_sentence(name):
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -61,8 +62,7 @@ class TransformersModel:
                     folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True
                 )
         finally:
-            if shown:
-                logging.enable_progress_bar()
+            logging.set_tqdm_hook(hook)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device), tokenizer, source)
 
@@ -267,12 +267,13 @@ def read_out(backbone: Any, ids: Tensor) -> dict[str, Tensor]:
     """
     mask = (ids != PADDING).long()
     tokens = ids.clamp(min=0)
-    # A causal model never looks at what follows, so padding on the right changes nothing.
-    hidden = _precise(backbone(tokens, attention_mask=mask, use_cache=False).last_hidden_state)
+    # A causal model never looks at what follows, so padding on the right changes nothing. It gets no mask of it, which
+    # would keep it from the fastest attention, and the host waiting to see whether something is masked.
+    hidden = _precise(backbone(tokens, use_cache=False).last_hidden_state)
     embedding = _precise(backbone.get_input_embeddings()(tokens))
     weights = (mask.to(hidden.dtype) / mask.sum(1, keepdim=True))[..., None]  # [B, L, 1]
     return {
-        "last_hidden": hidden[torch.arange(len(ids)), mask.sum(1) - 1],
+        "last_hidden": hidden[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1],
         "mean_hidden": (hidden * weights).sum(1),
         "mean_embedding": (embedding * weights).sum(1),
     }

@@ -23,7 +23,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from dynagent.sources import Source, combined_sha256, did_you_mean, fetch, file_sha256, hub_snapshot, pinned_source
+from dynagent.parameters import nearest
+from dynagent.sources import Source, combined_sha256, fetch, file_sha256, hub_snapshot, pinned_source
 from dynagent.tasks.subjects import AREAS
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,9 @@ def load_questions(
     Raises ValueError for an unknown data set or split, a split that the source lacks or a malformed file,
     FileNotFoundError for a missing folder, and what `dynagent.sources.fetch` raises.
     """
-    _check_choice("data set", dataset, DATASETS)
-    _check_choice("split", split, SPLITS)
+    for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
+        if given not in known:
+            raise ValueError(f"There is no {what} {given!r}; {nearest(str(given).lower(), known)}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all questions, not {limit}.")
     official = {"train": "test", "test": "test", "official_test": "test"}.get(split, split)
@@ -272,9 +274,3 @@ def _read_hub_cmmlu(official: str) -> tuple[list[Question], Source]:
     with zipfile.ZipFile(folder / archive) as content:
         questions, sha256 = _read_layout("cmmlu", official, zipfile.Path(content))
     return questions, Source("cmmlu", "hub", repository, folder.name, sha256, LICENCES["cmmlu"])
-
-
-def _check_choice(what: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        hint = did_you_mean(str(given), known)
-        raise ValueError(f"There is no {what} {given!r}: choose one of {', '.join(known)}{hint}.")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from dynagent.graph import AgentGraph
-from dynagent.solvers import JUDGES, BoardState, Operation
 from dynagent.tasks.crosswords import Puzzle
+from experiments.crosswords_agents import JUDGES, BoardState, Operation
 
 Call = tuple[int, str, str, str, str]  # what determines a reply: model, kind of request, puzzle, board, notes
 Waves = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
@@ -47,12 +47,12 @@ class BoardRunner:
     """Executes graphs wave by wave, with one batched call a wave, and remembers what became of every state.
 
     Args:
-        graph: agents with `operations`, and a decision with `scores` (`dynagent.solvers`).
+        graph: agents with `operations`, and a decision with `scores` (`experiments.crosswords_agents`).
     """
 
     def __init__(self, graph: AgentGraph) -> None:
         if not all(hasattr(node.operation, "next_state") for node in graph.nodes[:-1]):
-            raise ValueError("Boards are for agents of operations: give a team of dynagent.solvers.")
+            raise ValueError("Boards are for agents of operations: give a team of experiments.crosswords_agents.")
         self.graph = graph
         self._texts: dict[Call, str] = {}
         self._next: dict[tuple[int, str, BoardState], BoardState] = {}

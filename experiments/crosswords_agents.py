@@ -9,13 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from dynagent.llm.base import Chat, Request
 from dynagent.tasks import crosswords as game
-from dynagent.tasks.crosswords import Candidate, Puzzle, placed, word_at
+from dynagent.tasks.crosswords import Puzzle, placed, word_at
+from experiments.crosswords_replies import (
+    Candidate,
+    best_subset,
+    most_confident_first,
+    parse_candidates,
+    parse_verdicts,
+)
 
-JUDGES = ("oracle", "self_judged")
+Judge = Literal["oracle", "self_judged"]
+JUDGES: tuple[str, ...] = get_args(Judge)
 MAX_NEW_TOKENS = 100
 MAX_PLAN = 300  # characters
 TIE = 1e-9  # confidences that differ by less are equal
@@ -107,7 +115,7 @@ class Propose(Operation):
         return "_" in state.board
 
     def next_state(self, state: BoardState, text: str) -> BoardState:
-        chosen, board = self.choose(state.board, game.parse_candidates(text)), state.board
+        chosen, board = self.choose(state.board, parse_candidates(text)), state.board
         for candidate in chosen:
             board = placed(board, candidate.position, candidate.word)
         return BoardState(board, state.hint, state.confidence + sum(c.confidence for c in chosen))
@@ -120,7 +128,7 @@ class GreedyStep(Propose):
     name: ClassVar[str] = "Greedy"
 
     def choose(self, board: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        return game.most_confident_first(board, candidates)
+        return most_confident_first(board, candidates)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class BruteForceStep(Propose):
     name: ClassVar[str] = "BruteForce"
 
     def choose(self, board: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        return game.best_subset(board, candidates)
+        return best_subset(board, candidates)
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class ReflectStep(Operation):
         return len(game.open_positions(state.board)) < len(game.POSITIONS)
 
     def next_state(self, state: BoardState, text: str) -> BoardState:
-        unfilled, verdicts = game.open_positions(state.board), game.parse_verdicts(text)
+        unfilled, verdicts = game.open_positions(state.board), parse_verdicts(text)
         notes = [
             f"{position} {word_at(state.board, position)} {verdicts[position]}"
             for position in game.POSITIONS

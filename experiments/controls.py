@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynagent.intervals import Estimate, mean_interval
+from dynagent.intervals import Estimate
 from dynagent.policy import Policy
 
 # A router knows one attribute of a question and has one static graph for each of its values.
@@ -57,16 +57,6 @@ def control_policies(
         tables[name] = torch.stack([route.get(attribute(q), given.mean(0)) for q in eval_questions])
     ids = [question.id for question in eval_questions]
     return {name: TabulatedPolicy(dict(zip(ids, table, strict=True))) for name, table in tables.items()}
-
-
-def gains_over_controls(scores: Tensor, of_controls: Mapping[str, Tensor]) -> dict[str, Estimate]:
-    """What the policy gains over each control, paired on the same questions.
-
-    Args:
-        scores: [n], the policy's accuracy on each question.
-        of_controls: the same for each control, by name.
-    """
-    return {name: mean_interval(scores - others) for name, others in of_controls.items()}
 
 
 def explanation(gains: Mapping[str, Estimate]) -> str:
