@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -26,6 +27,7 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 MINUTES = 60_000  # milliseconds
+CHANGED = "([place, text]) => document.querySelector(place).innerText !== text"
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -95,7 +97,15 @@ class Notebook:
         self.cells = page.locator(".jp-Notebook .jp-Cell")
         self.code = page.locator(".jp-Notebook .jp-CodeCell")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        deadline = time.monotonic() + 60
+        while not any(session["kernel"]["execution_state"] == "idle" for session in self.sessions()):
+            assert time.monotonic() < deadline, "no kernel has started"
+            page.wait_for_timeout(200)
         self.kernel("Idle")
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What runs on the server: this notebook alone."""
+        return self.page.context.request.get(self.lab.format("api/sessions")).json()
 
     def kernel(self, state: str, timeout: int = 2 * MINUTES) -> None:
         """Wait for the state that the toolbar shows."""
@@ -114,8 +124,8 @@ class Notebook:
         """From the menu; returns when no cell is waiting."""
         self.page.locator(".lm-MenuBar-item", has_text="Run").first.click()
         self.page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-        self.page.wait_for_timeout(1000)
         waiting = self.page.locator(".jp-CodeCell .jp-InputPrompt", has_text="[*]")
+        waiting.first.wait_for()
         deadline = time.monotonic() + timeout / 1000
         while waiting.count() and time.monotonic() < deadline:
             self.page.wait_for_timeout(500)
@@ -139,9 +149,8 @@ class Notebook:
     def close(self) -> None:
         """Leave the page, and end its kernel."""
         self.page.goto("about:blank")
-        api = self.page.context.request
-        for session in api.get(self.lab.format("api/sessions")).json():
-            api.delete(self.lab.format(f"api/sessions/{session['id']}"))
+        for session in self.sessions():
+            self.page.context.request.delete(self.lab.format(f"api/sessions/{session['id']}"))
         self.page.close()
 
     def screenshot(self, name: str, folder: Path) -> None:
@@ -180,5 +189,42 @@ def test_train_runs_through_the_interface(lab, new_page, tmp_path):
     (record,) = (tmp_path / "runs").glob("*/record.json")
     assert json.loads(record.read_text())["parameters"]["preset"] == "smoke"
     notebook.screenshot("train-run", tmp_path)
+    notebook.close()
+    assert wrong == []
+
+
+def test_explore_answers_a_slider_and_a_typed_question(lab, new_page, tmp_path):
+    page, wrong = new_page()
+    notebook = Notebook(page, lab, "explore.ipynb")
+    notebook.run_all(timeout=10 * MINUTES)
+    assert notebook.prompts() == [f"[{i}]:" for i in range(1, notebook.code.count() + 1)]
+    message, figure = page.locator(".explore-left-message"), page.locator(".explore-left-figure")
+    message.scroll_into_view_if_needed()
+    assert "agents are asked; their vote:" in message.inner_text()
+    notebook.screenshot("explore-panel", tmp_path)
+
+    before, picture = message.inner_text(), figure.get_attribute("src")
+    handle = page.locator(".widget-slider", has_text="threshold").locator(".noUi-handle")
+    handle.click()
+    page.keyboard.press("End")  # no edge has a probability of 1
+    page.wait_for_function(CHANGED, arg=[".explore-left-message", before])
+    assert "0 of 8 agents are asked; their vote: none" in message.inner_text()
+    page.wait_for_function("old => document.querySelector('.explore-left-figure').src !== old", arg=picture)
+    handle.click()
+    page.keyboard.press("Home")
+    page.wait_for_function(CHANGED, arg=[".explore-left-message", message.inner_text()])
+    assert "8 of 8 agents are asked" in message.inner_text()
+
+    box = page.locator(".explore-left-question textarea")
+    box.fill("How many legs does a spider have?\nTwo\nFour\nSix\nEight")
+    before = message.inner_text()
+    page.locator(".explore-left-ask").click()
+    page.wait_for_function(CHANGED, arg=[".explore-left-message", before])
+    assert "the right answer: not known" in message.inner_text()
+    notebook.screenshot("explore-typed", tmp_path)
+    box.fill("no options")
+    page.locator(".explore-left-ask").click()
+    page.wait_for_function("() => document.querySelector('.explore-left-message').innerText.includes('Not shown')")
+    assert notebook.faults() == []
     notebook.close()
     assert wrong == []
