@@ -161,6 +161,15 @@ test-slow: install ## the tests that take minutes
 soak: install ## twenty kills of each kind of run, and 2,000 iterations watched (a quarter of an hour)
 	DYNAGENT_KILLS=20 $(BIN)/python -m pytest -m slow tests/test_kill.py --durations=10
 
+.PHONY: test-browser
+test-browser: install ## the notebooks in JupyterLab in a headless browser (installs Playwright, and as root on Debian Chromium)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --target .venv/browser playwright==1.65.2 2>/dev/null \
+	    || echo "Playwright could not be installed: the tests will be skipped."
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || { [ "$$(id -u)" = 0 ] \
+	    && command -v apt-get >/dev/null && apt-get install -qq -y chromium >/dev/null; } \
+	    || echo "No browser, and none could be installed: the tests will be skipped. Install Chromium or Chrome."
+	PYTHONPATH=.venv/browser $(BIN)/python -m pytest tests/test_browser.py -m browser -rs --durations=5
+
 .PHONY: audit
 audit: install ## known vulnerabilities of the locked packages (needs the network; it reports and never fails)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --target .venv/audit pip-audit \
