@@ -44,6 +44,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "dynagent needs Python 3.11 or newer, and '$(PYTHON)' is not one:" \
 	         "$$($(PYTHON) --version 2>&1 | tail -n 1). Name another: make install PYTHON=python3.11" >&2; exit 1; }
+	@[ ! -L .venv ] || { echo ".venv is a link to an environment of another folder: remove the link." >&2; exit 1; }
 	@made_in=$$(cat $@ 2>/dev/null || echo "$(CURDIR)"); rm -f $@; \
 	if [ "$$made_in" != "$(CURDIR)" ] || ! $(BIN)/python -I -c "$$IS_WHOLE" 2>/dev/null \
 	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
