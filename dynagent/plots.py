@@ -134,7 +134,8 @@ def draw_graph(ax: Axes, edge_probs: Tensor, graph: AgentGraph) -> None:
         edges = [(i, j, w) for i, j, w in drawn.edges(data="weight") if (w >= 0.5) is sure]
         nx.draw_networkx_edges(
             drawn, positions, ax=ax, edgelist=[(i, j) for i, j, _ in edges], style=style, node_size=500,
-            width=[0.3 + 4 * w for *_, w in edges], edge_color=[shades[i] for i, *_ in edges],
+            width=[0.3 + 4 * w for *_, w in edges],
+            edge_color=[shades[i] if j == graph.decision_node else "0.6" for i, j, _ in edges],
         )  # fmt: skip
     ax.set_axis_off()
     ax.margins(0.15)
@@ -143,7 +144,8 @@ def draw_graph(ax: Axes, edge_probs: Tensor, graph: AgentGraph) -> None:
 def plot_graphs(edge_probs: Tensor, graph: AgentGraph, titles: Sequence[str]) -> Figure:
     """The graphs of some questions side by side: agents by group, width of an edge by its probability.
 
-    Edges below one half are dotted: they are not in the most probable graph.
+    Edges below one half are dotted: they are not in the most probable graph. Edges into the decision have the colour
+    of who speaks; those between agents are grey.
 
     Args:
         edge_probs: [n, E], one row a panel.
