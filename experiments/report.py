@@ -40,8 +40,10 @@ nav { padding: 0.8rem 0; border-bottom: 1px solid #ccc; } nav a { margin-right: 
 pre, code { font: 13px/1.45 ui-monospace, monospace; } pre { overflow-x: auto; margin: 0.3rem 0; }
 .input_area { background: #f6f6f6; border-left: 3px solid #ccc; padding: 0.2rem 0.8rem; }
 .prompt { display: none; } .output_area { overflow-x: auto; margin: 0.5rem 0; }
-table { border-collapse: collapse; font-size: 14px; margin: 0.8rem 0; display: block; overflow-x: auto; }
-th, td { padding: 0.25rem 0.7rem; text-align: left; vertical-align: top; } tr { border-bottom: 1px solid #e2e2e2; }
+.output_area pre { white-space: pre-wrap; }
+table { border: 0; border-collapse: collapse; font-size: 14px; margin: 0.8rem 0; display: block; overflow-x: auto; }
+th, td { border: 0; padding: 0.25rem 0.7rem; text-align: left; vertical-align: top; }
+tr { border-bottom: 1px solid #e2e2e2; }
 img { max-width: 100%; } img.block { display: block; margin: 0.8rem auto; }
 """
 

@@ -76,7 +76,7 @@ def shape_faults(notebook) -> list[str]:
         found.append("its first paragraph has no answer in a number (**The answer** ...)")
     if "**The cost**" not in paragraph:
         found.append("its first paragraph does not say what it costs (**The cost** ...)")
-    if last.cell_type != "markdown" or not last.source.startswith("## What to try next\n\n- "):
+    if last.cell_type != "markdown" or not re.search(r"(^|\n\n)## What to try next\n\n- [^#]*\Z", last.source):
         found.append("it does not end with what to try next")
     return found
 

@@ -35,6 +35,7 @@ REQUIREMENTS = [
 ]
 
 TOP_LEVEL = {
+    "CITATION.cff",
     *("dynagent", "experiments", "notebooks", "results", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
