@@ -103,17 +103,13 @@ def test_links_between_notebooks_lead_somewhere(path):
             assert [target for target in targets if not (path.parent / target).exists()] == [], cell.source
 
 
-# Their place is kept until they are there.
-RESERVED = {"explore.ipynb", "your_own.ipynb"}
-
-
 def test_the_reading_order_has_every_notebook_once_in_its_table():
     text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(\w+\.ipynb)\]\((\w+\.ipynb)\) \|([^|]+)\|([^|]+)\|([^|]+)\|$", text, re.MULTILINE)
     assert all(name == target for name, target, *_ in rows)
     names = [name for name, *_ in rows]
     assert len(names) == len(set(names))
-    assert {path.name for path in NOTEBOOKS} <= set(names) <= {path.name for path in NOTEBOOKS} | RESERVED
+    assert set(names) == {path.name for path in NOTEBOOKS}
     for _, _, question, time, needs in rows:
         assert question.strip().endswith("?")
         assert time.strip()

@@ -111,7 +111,7 @@ def test_every_other_parameter_is_part_of_the_name():
         "num_iterations": 201, "batch_size": 5, "graphs_per_question": 17, "learning_rate": 0.2,
         "estimator": "reinforce", "optimizer": "sgd", "schedule": "linear", "early_stopping": 0.25, "bias_speed": 2.0,
         "head": "agent_aware", "backbone_learning_rate": 1e-3, "tune": "lora", "cmmlu_source": "a", "recordings": "a",
-        "sparsity": 0.1, "penalise": "all", "order": "fixed", "decide": "all", "mixed_precision": "bf16", "seed": 1,
+        "gradient_accumulation_steps": 2, "sparsity": 0.1, "penalise": "all", "order": "fixed", "decide": "all", "mixed_precision": "bf16", "seed": 1,
             "preset": "smoke",
         "dataset": "sample", "data_source": "hub", "train_split": "dev", "eval_split": "val", "train_limit": 10,
         "eval_limit": 10, "team": "languages", "num_truthful": 5, "num_adversarial": 5, "num_per_domain": 3,
