@@ -216,8 +216,7 @@ class Runner:
                 raise ValueError("The agents that read wait for each other: the graph has a cycle.")
             self._ask({(questions[b].id, node, told[b, k, node]): questions[b] for b, k, node in wave})
             for b, k, node in wave:
-                said = self._answers[questions[b].id, node, told[b, k, node]]
-                answers[b, k, node], tokens[b, k, node] = said.answer, said.tokens
+                answers[b, k, node], tokens[b, k, node] = self._answers[questions[b].id, node, told[b, k, node]][::2]
             waiting = later
 
     def _message(self, question_id: str, sender: int, told: tuple[Message, ...]) -> Message:
@@ -235,10 +234,9 @@ class Runner:
             agents = [self.graph.team[node] for _, node, _ in keys]
             replies: Sequence[Reply | None] = [None] * len(keys)
             if agents[0].llm is not None:
-                samples = [self._sample(node) for _, node, _ in keys]
                 requests = [
-                    agent.request(work[key], key[2], sample)
-                    for agent, key, sample in zip(agents, keys, samples, strict=True)
+                    agent.request(work[key], key[2], self._sample(key[1]))
+                    for agent, key in zip(agents, keys, strict=True)
                 ]
                 replies = agents[0].llm.reply(requests)
             for agent, key, reply in zip(agents, keys, replies, strict=True):

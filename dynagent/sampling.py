@@ -76,7 +76,6 @@ def sample_dags(
             log_prob; "all" decides every potential edge, as released.
     """
     noise = noise.to(edge_logits.device)
-    decided = decided_edges(graph, decide).to(edge_logits.device)
     proposed = noise[:, :, 0] < edge_logits.detach().sigmoid()[:, None]  # [B, K, E]
     if order == "random":
         priority = noise[:, :, 1]
@@ -84,16 +83,18 @@ def sample_dags(
         priority = torch.linspace(0, 1, graph.num_edges, device=noise.device).expand_as(noise[:, :, 1])
     else:
         raise ValueError(f"The order of the visit is 'random' or 'fixed', not {order!r}.")
-    taken, considered = resolve_cycles(proposed, priority, decided, graph)
-    log_probs = log_prob(edge_logits[:, None], taken, considered)
-    return Dags(graph.adjacency(taken), taken, considered, log_probs)
+    return _without_cycles(edge_logits, proposed, priority, decide, graph)
 
 
 def most_probable_dags(edge_logits: Tensor, graph: AgentGraph, *, decide: str = "effective") -> Dags:
     """The graph of the edges with probability at least one half, visited by falling probability: K = 1."""
     proposed = (edge_logits >= 0)[:, None]  # [B, 1, E]
-    decided = decided_edges(graph, decide).to(edge_logits.device)
-    taken, considered = resolve_cycles(proposed, -edge_logits.detach()[:, None], decided, graph)
+    return _without_cycles(edge_logits, proposed, -edge_logits.detach()[:, None], decide, graph)
+
+
+def _without_cycles(edge_logits: Tensor, proposed: Tensor, priority: Tensor, decide: str, graph: AgentGraph) -> Dags:
+    """The graphs that the proposed edges make, see `resolve_cycles`, with their log-probabilities."""
+    taken, considered = resolve_cycles(proposed, priority, decided_edges(graph, decide).to(proposed.device), graph)
     log_probs = log_prob(edge_logits[:, None], taken, considered)
     return Dags(graph.adjacency(taken), taken, considered, log_probs)
 

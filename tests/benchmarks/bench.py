@@ -8,6 +8,7 @@ SmolLM2-135M-Instruct, which is downloaded like anywhere else.
 
 With BENCH_CLOCK=cpu in the environment (and OMP_NUM_THREADS=1) the time is the process's own, for a machine that is
 busy with other things; several processes are always timed by the wall clock. The record says which clock it was.
+`make bench ARGS="--only tokens"` measures one part anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def iterations(folder: Path) -> Iterator[Row]:
             goal = "<= 15" if "all" in line else "<= 3"
             yield row(
                 f"iteration, {num_agents} agents: {line}",
-                case.milliseconds(200 if num_agents <= 16 else 50, **options),
+                case.milliseconds(200 if num_agents <= 16 else 40, **options),
                 "ms",
                 goal=goal if num_agents == 16 else "",
                 reference=STATIC_ITERATION.get(num_agents),
@@ -155,7 +156,7 @@ def draw(graph: AgentGraph, edge_logits: torch.Tensor, repeats: int, order: str 
 
 def calls(folder: Path) -> Iterator[Row]:
     """Everything that reaches a language model in 200 iterations with nothing cached, counted where it arrives."""
-    case = Case(CountingModel.load(MODEL), load_questions("mmlu", "train", limit=40), 16, folder / "real")
+    case = Case(CountingModel.load(MODEL), load_questions("mmlu", "train", limit=24), 16, folder / "real")
     took = seconds(partial(case.train, 200))
     yield from counted(case, "8 + 8 agents", took)
     agent = {"mode": "text", "reads": True}
@@ -181,7 +182,7 @@ def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
 def tokens(folder: Path) -> Iterator[Row]:
     """Features and option scoring beside the same model in a bare loop over length-sorted batches."""
     model = CountingModel.load(MODEL)
-    questions = load_questions("mmlu", "train", limit=12)
+    questions = load_questions("mmlu", "train", limit=16)
     requests = [Truthful(None).request(question) for question in questions]
     fresh = iter(range(10**6))
 
@@ -215,33 +216,38 @@ def token_count(model: Any, texts: list[str]) -> int:
     return sum(len(model.tokenizer(text).input_ids) for text in texts)
 
 
-def length_sorted(model: Any, texts: list[str]) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Batches of texts: their places, token ids [B, L], padded on the right, and mask."""
+def length_sorted(model: Any, texts: list[str]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of texts of similar length: token ids [B, L], padded on the right, and mask."""
     ids = [torch.tensor(model.tokenizer(text).input_ids) for text in texts]
     for batch in batches_of_similar_length([*map(len, ids)], model.tokens_per_batch):
         rows = [ids[i] for i in batch]
-        yield batch, pad_sequence(rows, batch_first=True), pad_sequence([torch.ones_like(r) for r in rows], True)
+        yield pad_sequence(rows, batch_first=True), pad_sequence([torch.ones_like(one) for one in rows], True)
 
 
 @torch.inference_mode()
 def bare_features(model: Any, texts: list[str]) -> None:
     """Hidden states of the texts."""
-    for _, ids, mask in length_sorted(model, texts):
+    for ids, mask in length_sorted(model, texts):
         model.model.base_model(ids, attention_mask=mask, use_cache=False)
 
 
 @torch.inference_mode()
 def bare_texts(model: Any, texts: list[str]) -> None:
     """Log-probabilities of all tokens of the texts."""
-    for _, ids, mask in length_sorted(model, texts):
+    for ids, mask in length_sorted(model, texts):
         logits = model.model(ids, attention_mask=mask, use_cache=False).logits
         logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 @torch.inference_mode()
 def bare_scores(model: Any, requests: list[Any]) -> None:
-    """Log-probabilities of the options' tokens, after prompts that are computed once for all options."""
-    for batch, ids, mask in length_sorted(model, [request.prompt for request in requests]):
+    """Log-probabilities of the options' tokens, after prompts that are computed once for all options.
+
+    In the batches that the library makes: with few questions, whose batches are luckier would be what is compared.
+    """
+    for batch in model.batches(requests):
+        prompts = [torch.tensor(model.tokenizer(requests[i].prompt).input_ids) for i in batch]
+        ids, mask = pad_sequence(prompts, True), pad_sequence([torch.ones_like(prompt) for prompt in prompts], True)
         out = model.model(ids, attention_mask=mask, use_cache=True, logits_to_keep=torch.tensor([ids.shape[1] - 1]))
         options = [model.tokenizer(option).input_ids for i in batch for option in requests[i].options]
         owner = torch.tensor([place for place, i in enumerate(batch) for _ in requests[i].options])
@@ -313,44 +319,43 @@ def machine() -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=main.__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone, and write nothing")
-    chosen = parser.parse_args(arguments).only
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
+    chosen = parser.parse_args(arguments).only or list(PARTS)
     os.environ["TQDM_DISABLE"] = "1"
-    found: list[dict[str, Any]] = []
-    for part in chosen or PARTS:
+    path, readme = ROOT / "results" / "bench.json", ROOT / "README.md"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "rows": []}
+    parts = {part: [one for one in kept["rows"] if one["part"] == part] for part in PARTS}
+    measured = kept["measured"]
+    for part in chosen:
+        found = []
         with tempfile.TemporaryDirectory() as folder:
-            for measured in PARTS[part](Path(folder)):
-                found.append(measured.to_dict())
+            for one in PARTS[part](Path(folder)):
+                found.append({"part": part} | one.to_dict())
                 print(table(found[-1:]), flush=True)
-    goals = [one["met"] for one in found if one["met"] is not None]
+        parts[part], measured[part] = found, circumstances()
+    rows = [one for found in parts.values() for one in found]
+    goals = [one["met"] for one in rows if one["met"] is not None]
     print(f"\n{sum(goals)} of {len(goals)} goals met.")
-    if chosen:
-        return
-    record = {
-        "command": "make bench",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "clock": CLOCK,
-        "load_before": LOAD,
-        "code": code_version(),
-        "environment": environment(),
-        "rows": found,
-    }
-    path = ROOT / "results" / "bench.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    record = {"command": "make bench", "machine": machine(), "environment": environment(), "measured": measured}
+    path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
     from experiments.cost_figure import save_cost_figure
 
     save_cost_figure(path, ROOT / "results" / "figures")
-    readme = ROOT / "README.md"
-    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(found)):
+    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(rows)):
         readme.write_text(new, encoding="utf-8")
     print(
         f"Written: {path.relative_to(ROOT)}, results/figures/cost.png, and the table in {readme.name}, if it has one."
     )
 
 
-LOAD = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # processes that wanted a core meanwhile
+def circumstances() -> dict[str, Any]:
+    """When and with what code a part was measured, by which clock, and how many processes wanted a core before."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "code": code_version(), "clock": CLOCK, "load_before": LOAD}
+
+
+LOAD = round(os.getloadavg()[0], 1)
 
 if __name__ == "__main__":
     main()
