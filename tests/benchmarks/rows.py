@@ -131,11 +131,20 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for one in rows:
         if one["met"] is None:
             continue
-        released = f"{one['reference']:,.4g}" if one["compared_with"].startswith("the released code") else ""
-        measured = f"{one['value']:.3g} {one['unit']}".rstrip() + ("" if one["met"] else " (missed)")
+        released = short(one["reference"]) if one["compared_with"].startswith("the released code") else ""
+        measured = f"{short(one['value'])} {one['unit']}".rstrip() + ("" if one["met"] else " (missed)")
         goal = one["goal"].replace("<=", "≤").replace(">=", "≥").replace("== ", "exactly ")
         lines.append(f"| {one['name']} | {goal} | {measured} | {released} |")
     return "\n".join(lines) + "\n"
+
+
+def short(value: float) -> str:
+    """Three digits that count, and no powers of ten.
+
+    >>> short(0.8963), short(15500.0)
+    ('0.896', '15,500')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def between_marks(text: str, new: str | None = None) -> str | None:
