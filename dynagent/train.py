@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from dynagent.checkpoints import Checkpoint, TrainingState
 from dynagent.config import TrainConfig
@@ -81,96 +82,58 @@ def train(
 
     Raises:
         ValueError: if there are no questions, or none to hold out, the processes cannot share a batch evenly or do not
-            find the same checkpoint, or the checkpoint is another run's.
+            find the same checkpoint, the checkpoint is another run's, or the accelerator's precision is fp16.
         FloatingPointError: at the first logit, utility or gradient that is not finite, naming iteration and
             questions; the weights are those of the last good step.
     """
-    if not questions:
-        raise ValueError("There are no questions to train on.")
     accelerator = accelerator or Accelerator(mixed_precision=config.mixed_precision)
-    stride = accelerator.num_processes * config.gradient_accumulation_steps  # micro-batches of a batch
-    if config.batch_size % stride:
-        raise ValueError(
-            f"A batch of {config.batch_size} questions cannot be shared by {accelerator.num_processes} processes: "
-            f"set batch_size to a multiple of {stride}, their number times gradient_accumulation_steps."
-        )
+    _check(len(questions), config, accelerator)
     policy.check_team(graph)
     policy.note(record=None)  # what is trained again is no longer what an earlier run has judged
     runner = runner or Runner(graph, config.seed)
     held_out, order = training_plan(len(questions), config)
-    if config.early_stopping and not len(held_out):
-        raise ValueError(f"early_stopping {config.early_stopping} of {len(questions)} questions is none: raise it.")
     visited = torch.cat([held_out, order.flatten()]).unique().tolist()
     with accelerator.main_process_first():  # the others find its calls on record
         runner.prepare([questions[i] for i in visited])
         inputs = policy.encode(questions)  # [n, ...]
     policy.to(accelerator.device).fit_standardization(inputs[visited])
 
-    # A fused one can leave out a step by what stands on the device.
     optimizer = OPTIMIZERS[config.optimizer](policy.parameter_groups(config), fused=True)
-    pace = SCHEDULES[config.schedule]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: pace(step / len(order)))
-    accelerator.step, accelerator.gradient_accumulation_steps = 0, config.gradient_accumulation_steps
-    model, stepping = accelerator.prepare(policy, optimizer)
-    graphs_generator = config.generator("graphs")
-    shares = [slice(i, None, stride) for i in range(accelerator.process_index, stride, accelerator.num_processes)]
-    # Drawn graphs are run on the host: there everything after the logits is, which are an iteration's one wait for the
-    # device. An expectation stays on the device, and the host runs ahead.
-    expects = config.estimator in ("exact", "local_expectation")
-    place = accelerator.device if expects else torch.device("cpu")
-    counted = config.decide if config.penalise == "decided" else config.penalise
-    penalised = decided_edges(graph, counted).to(place)
-    into_decision = graph.decision_edges.to(place)
-    state = TrainingState(policy, optimizer, schedule, graphs_generator, runner)
+    optimizer.found_inf = torch.zeros((), device=accelerator.device)  # see `_step`
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: SCHEDULES[config.schedule](step / len(order)))
+    state = TrainingState(policy, optimizer, schedule, config.generator("graphs"), runner)
     if checkpoint is not None:
-        checkpoint.run["number of processes"] = f"{accelerator.num_processes} on {accelerator.device.type}"
-        checkpoint.load(state)
-        found = accelerator.gather(torch.tensor([len(state.rows)], device=accelerator.device))  # before any is written
-        if len(found.unique()) > 1:
-            raise ValueError("The processes find different checkpoints: choose an output_dir that all machines share.")
+        _resume(state, checkpoint, len(order), accelerator)
     done, saving = len(state.rows), checkpoint if accelerator.is_main_process else None
-    if saving and not done:  # so that a training that is stopped and started again begins where it began
-        saving.save(state, len(order))
 
+    # Accelerate counts micro-batches on from training to training, and tells by it when processes share gradients.
+    accelerator.step, accelerator.gradient_accumulation_steps = 0, config.gradient_accumulation_steps
+    model = accelerator.prepare(policy)
+    stride = accelerator.num_processes * config.gradient_accumulation_steps  # micro-batches of a batch
+    shares = [slice(i, None, stride) for i in range(accelerator.process_index, stride, accelerator.num_processes)]
+    num_drawn = 0 if config.estimator == "exact" else config.graphs_per_question  # of graphs for a question
+    unseen: list[tuple[Tensor, list[str]]] = []  # see `_look`
     steps, hidden = range(done, len(order)), not accelerator.is_main_process
     bar = progress(steps, desc="training", unit="step", initial=done, total=len(order), disable=hidden)
-    unseen: list[tuple[Tensor, list[str]]] = []  # what the host has not looked at yet
-    optimizer.found_inf = torch.zeros((), device=accelerator.device)
     for iteration in bar:
-        noise = edge_noise(config.batch_size, config.graphs_per_question, graph.num_edges, graphs_generator)
+        noise = edge_noise(config.batch_size, num_drawn, graph.num_edges, state.generator)
         model.zero_grad()
         ids, measured = [], []
         for share in shares:  # micro-batches of this process
             rows = order[iteration, share]
             batch = [questions[i] for i in rows.tolist()]
             with accelerator.accumulate(model):
-                edge_logits = model(inputs[rows]).to(place)  # [B, E]
-                edge_probs = edge_logits.sigmoid()
-                if expects:
-                    others = None if config.estimator == "exact" else noise[share, :, 0][..., graph.decision_edges]
-                    utility = runner.expected_utility(batch, edge_probs, others, config.cost_weight)[:, None]  # [B, 1]
-                    baseline, loss = torch.zeros_like(utility), -utility.mean()
-                    reaching = torch.full_like(utility, len(graph.team))
-                else:
-                    dags = sample_dags(edge_logits, graph, noise[share], order=config.order, decide=config.decide)
-                    utility = runner.net_utility(batch, dags.adjacency, config.cost_weight).to(edge_logits)  # [B, K]
-                    baseline = _baseline(config.estimator, utility, state.average)
-                    loss = policy_loss(dags.log_prob, utility - baseline)
-                    reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1].sum(-1).to(utility)
-                loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
+                logits = model(inputs[rows])  # [B, E]
+                loss, of_questions = _contribution(logits, batch, noise[share], state, graph, config)
                 accelerator.backward(loss)
             ids += [question.id for question in batch]
-            of_all = (edge_logits * 0).sum(1)  # NaN where one of a question's logits is not finite
-            metrics = (utility.mean(1), baseline.mean(1), (edge_probs * into_decision).sum(1), reaching.mean(1))
-            measured.append(torch.stack([of_all, *metrics]).detach())  # [5, B]
-        per_question = torch.cat(measured, 1).to(accelerator.device, non_blocking=True)
+            measured.append(of_questions)
+        per_question = torch.cat(measured, 1).to(accelerator.device, non_blocking=True)  # [5, B]
         mean = accelerator.reduce(per_question[1:].mean(1), "mean")
         state.average = moving_average(state.average, mean[0])
-        gradient_norm = accelerator.clip_grad_norm_(model.parameters(), math.inf)
+        gradient_norm = get_total_norm([p.grad for p in policy.parameters() if p.grad is not None])
         numbers = torch.cat([mean, gradient_norm[None], per_question[:2].flatten()])
-        # From the first number that is none on, the weights stay what they are, whenever the host comes to see it.
-        optimizer.found_inf = torch.maximum(optimizer.found_inf, (~numbers.isfinite().all()).float())
-        stepping.step()
+        _step(optimizer, numbers)
         schedule.step()
 
         unseen.append((numbers, ids))
@@ -180,16 +143,88 @@ def train(
             unseen.clear()
             bar.set_postfix_str(f"utility {state.rows[-1]['utility']:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
-            kept = [questions[i] for i in held_out]
-            score = _deployed_utility(policy, graph, runner, kept, inputs[held_out], config.cost_weight)
-            if state.best is None or score > state.best[0]:
-                state.best = score, {name: tensor.detach().clone() for name, tensor in policy.own_tensors().items()}
+            _keep_the_best(state, graph, [questions[i] for i in held_out], inputs[held_out], config.cost_weight)
         if saving and due:
             saving.save(state, len(order))
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # autocast ends with the training
     if state.best is not None:
         policy.load_state_dict(state.best[1], strict=False)
     return History(state.rows, num_resumed=done)
+
+
+def _check(num_questions: int, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Refuse what cannot be trained, before anything is asked."""
+    if not num_questions:
+        raise ValueError("There are no questions to train on.")
+    stride = accelerator.num_processes * config.gradient_accumulation_steps
+    if config.batch_size % stride:
+        raise ValueError(
+            f"A batch of {config.batch_size} questions cannot be shared by {accelerator.num_processes} processes: "
+            f"set batch_size to a multiple of {stride}, their number times gradient_accumulation_steps."
+        )
+    if accelerator.mixed_precision == "fp16":
+        raise ValueError("Training does not scale its gradients, as fp16 needs: set mixed_precision to 'bf16' or 'no'.")
+    if config.early_stopping and config.early_stopping * num_questions < 1:
+        raise ValueError(f"early_stopping {config.early_stopping} of {num_questions} questions is none: raise it.")
+
+
+def _resume(state: TrainingState, checkpoint: Checkpoint, num_iterations: int, accelerator: Accelerator) -> None:
+    """Bring the state to where the checkpoint has it, the same in every process."""
+    checkpoint.run["number of processes"] = f"{accelerator.num_processes} on {accelerator.device.type}"
+    checkpoint.load(state)
+    found = accelerator.gather(torch.tensor([len(state.rows)], device=accelerator.device))  # before any is written
+    if len(found.unique()) > 1:
+        raise ValueError("The processes find different checkpoints: choose an output_dir that all machines share.")
+    if accelerator.is_main_process and not state.rows:  # so that a second start begins where the first did
+        checkpoint.save(state, num_iterations)
+
+
+def _contribution(
+    logits: Tensor, batch: Sequence[Any], noise: Tensor, state: TrainingState, graph: AgentGraph, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """A micro-batch's loss, a scalar, and what is measured on each of its questions, [5, B], without gradient.
+
+    The first row tells whether a question's logits are finite, by 0 or NaN; the others are the first four metrics.
+
+    Args:
+        logits: of the edges, [B, E].
+        batch: B questions.
+        noise: [B, K, 2, E] from `edge_noise`; "exact" does not look at it.
+    """
+    # Drawn graphs are run on the host: there everything after the logits is, which are an iteration's one wait for the
+    # device. An expectation stays on the device, and the host runs ahead.
+    expects = config.estimator in ("exact", "local_expectation")
+    edge_logits = logits if expects else logits.cpu()
+    edge_probs = edge_logits.sigmoid()
+    if expects:
+        others = None if config.estimator == "exact" else noise[:, :, 0][..., graph.decision_edges]
+        utility = state.runner.expected_utility(batch, edge_probs, others, config.cost_weight)[:, None]  # [B, 1]
+        baseline, loss = torch.zeros_like(utility), -utility.mean()
+        reaching = torch.full_like(utility, len(graph.team))
+    else:
+        dags = sample_dags(edge_logits, graph, noise, order=config.order, decide=config.decide)
+        utility = state.runner.net_utility(batch, dags.adjacency, config.cost_weight).to(edge_logits)  # [B, K]
+        baseline = _baseline(config.estimator, utility, state.average)
+        loss = policy_loss(dags.log_prob, utility - baseline)
+        reaching = ancestors(dags.adjacency, graph.decision_node)[..., :-1].sum(-1).to(utility)
+    counted = config.decide if config.penalise == "decided" else config.penalise
+    penalised = decided_edges(graph, counted).to(edge_probs.device, non_blocking=True)
+    into_decision = graph.decision_edges.to(edge_probs.device, non_blocking=True)
+    loss = loss + config.sparsity * sparsity_penalty(edge_probs, penalised)
+    metrics = (utility.mean(1), baseline.mean(1), (edge_probs * into_decision).sum(1), reaching.mean(1))
+    return loss, torch.stack([(edge_logits * 0).sum(1), *metrics]).detach()
+
+
+def _step(optimizer: Any, numbers: Tensor) -> None:
+    """Take a step, unless a number of this iteration, or of one before, is not finite.
+
+    To ask for that the host would have to wait for the device in every iteration. It looks every `LOOK_EVERY`
+    iterations only, see `_look`, and until then a fused optimiser leaves out its steps by what stands on the device:
+    `found_inf`, meant for a scaler of gradients (half precision's, which bf16 does not need). Once 1 it stays 1, so
+    that the weights are those of the last good step, whenever the host comes to see it.
+    """
+    optimizer.found_inf = torch.maximum(optimizer.found_inf, (~numbers.isfinite().all()).float())
+    optimizer.step()
 
 
 def _look(unseen: Sequence[tuple[Tensor, list[str]]], first: int) -> list[dict[str, float]]:
@@ -209,18 +244,15 @@ def _look(unseen: Sequence[tuple[Tensor, list[str]]], first: int) -> list[dict[s
     return rows
 
 
-def _deployed_utility(
-    policy: Policy,
-    graph: AgentGraph,
-    runner: ExecutesGraphs,
-    questions: Sequence[Any],
-    inputs: Tensor,
-    cost_weight: float,
-) -> float:
-    """Mean net utility of the most probable graphs."""
+def _keep_the_best(
+    state: TrainingState, graph: AgentGraph, questions: Sequence[Any], inputs: Tensor, cost_weight: float
+) -> None:
+    """Early stopping: keep the weights if the most probable graphs of the held-out questions never did as well."""
     with torch.no_grad():
-        dags = most_probable_dags(policy(inputs), graph)
-    return float(runner.net_utility(questions, dags.adjacency, cost_weight).mean())
+        dags = most_probable_dags(state.policy(inputs), graph)
+    score = float(state.runner.net_utility(questions, dags.adjacency, cost_weight).mean())
+    if state.best is None or score > state.best[0]:
+        state.best = score, {name: tensor.detach().clone() for name, tensor in state.policy.own_tensors().items()}
 
 
 def training_plan(num_questions: int, config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -243,11 +275,9 @@ def _baseline(name: str, utility: Tensor, average: Tensor | None) -> Tensor:
     """What is subtracted from the utilities: [B, K]."""
     if name == "leave_one_out":
         return leave_one_out(utility)
-    if name == "constant_baseline":
-        return torch.full_like(utility, CONSTANT_BASELINE)
     if name == "moving_average" and average is not None:
         return average.to(utility).expand_as(utility)
-    return torch.zeros_like(utility)
+    return torch.full_like(utility, CONSTANT_BASELINE if name == "constant_baseline" else 0.0)
 
 
 if __name__ == "__main__":

@@ -601,6 +601,12 @@ def test_an_uneven_batch_is_refused_before_anything_is_asked(batch_size, num_pro
         train(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), config, accelerator=accelerator)
 
 
+def test_half_precision_that_needs_scaled_gradients_is_refused():
+    graph, accelerator = toy_graph(), SimpleNamespace(num_processes=1, mixed_precision="fp16")
+    with pytest.raises(ValueError, match="as fp16 needs: set mixed_precision to 'bf16' or 'no'"):
+        train(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), TrainConfig(), accelerator=accelerator)
+
+
 @pytest.mark.slow
 def test_two_processes_that_find_different_checkpoints_stop(tmp_path):
     """As on two machines whose folders are not one; they would average gradients of different iterations."""
