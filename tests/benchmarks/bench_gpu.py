@@ -152,6 +152,21 @@ def questions_of(number: int, seed: int = 0) -> list[Question]:
     return [Question(text, ("one", "two", "three", "four"), i % 4, "none", "en") for i, text in enumerate(texts)]
 
 
+class Stopwatch(Runner):
+    """Notes the time at two of its calls, when the device has done what it was given; others do not wait."""
+
+    def __init__(self, graph: AgentGraph, device: torch.device, at: tuple[int, int]) -> None:
+        super().__init__(graph)
+        self.device, self.at, self.num_calls, self.stamps = device, at, 0, []
+
+    def expected_utility(self, *arguments: Any) -> torch.Tensor:
+        if self.num_calls in self.at:
+            _wait(self.device)
+            self.stamps.append(time.perf_counter())
+        self.num_calls += 1
+        return super().expected_utility(*arguments)
+
+
 def weights_of(model: TransformersModel) -> int:
     """Weights that a token is multiplied with in the backbone: without the table of embeddings."""
     backbone = model.model.base_model
@@ -205,23 +220,23 @@ class Bench:
             backbone.forward = eager_forward
 
     def steps(self, name: str, policy: Policy, questions: Sequence[Question], micro_batches: int = 1) -> None:
-        """Seconds of an optimiser step: what a longer training takes over a shorter one, by their difference."""
+        """Seconds of an optimiser step, without the first one."""
         graph = AgentGraph([Constant(letter) for letter in "ABCDABCD"], MajorityVote())
-        sizes, runner = self.sizes, Runner(graph)
+        sizes, steps = self.sizes, self.sizes.steps
         accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision="bf16")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-
-        def fit(num_iterations: int) -> None:
-            config = TrainConfig(
-                num_iterations=num_iterations, batch_size=sizes.batch_size, mixed_precision="bf16",
-                gradient_accumulation_steps=micro_batches, estimator="exact",
-            )  # fmt: skip
+        config = TrainConfig(
+            num_iterations=2 + steps, batch_size=sizes.batch_size, gradient_accumulation_steps=micro_batches,
+            estimator="exact", mixed_precision="bf16",
+        )  # fmt: skip
+        times = []
+        for _ in range(REPEATS):
+            runner = Stopwatch(graph, self.device, (micro_batches, micro_batches * (1 + steps)))
             train(policy, graph, questions[: sizes.batch_size], config, runner=runner, accelerator=accelerator)
             accelerator.free_memory()
-
-        short, long = (seconds(lambda n=n: fit(n), self.device) for n in (1, 1 + sizes.steps))
-        step = max(long - short, 1e-9) / sizes.steps
+            times.append((runner.stamps[1] - runner.stamps[0]) / steps)
+        step = statistics.median(times)
         self.put(f"step, {name}", step)
         if isinstance(policy, TunedEdgePolicy) and self.device.type == "cuda":
             self.put(f"peak memory, {name}", torch.cuda.max_memory_allocated() / 1e9)
