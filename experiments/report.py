@@ -152,7 +152,8 @@ def page(body: str, source: PurePosixPath, pages: dict[str, str]) -> str:
 
 def is_active(element: Tag, name: str) -> bool:
     """Whether an attribute runs something, or leads out of the page; links are left to `place_of`."""
-    value = element[name] if isinstance(element[name], str) else " ".join(element[name])
+    found = element[name]
+    value = found if isinstance(found, str) else " ".join(found)  # classes are a list
     if name.lower().startswith("on"):
         return True
     if name.lower() not in ADDRESSES:
