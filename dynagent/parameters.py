@@ -81,28 +81,35 @@ class Parameters:
             raise ValueError(f"{name} has to be {', or '.join(rule.text for rule in rules)}, not {value!r}.")
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+    def from_parameters(cls, parameters: Mapping[str, Any], besides: Collection[str] = ()) -> Self:
         """The preset's values, overridden by the parameters that are not None.
+
+        Args:
+            besides: names that may be there and are somebody else's: they are not read.
 
         Raises:
             ValueError: for an unknown name or preset (with the nearest known one) or a bad value.
         """
-        known = [field.name for field in fields(cls)]
+        known = [*(field.name for field in fields(cls)), *besides]
         for name in parameters:
             if name not in known:
                 raise ValueError(f"There is no parameter {name!r}; {nearest(name, known)}")
-        given = {name: value for name, value in parameters.items() if value is not None}
+        given = {name: value for name, value in parameters.items() if value is not None and name not in besides}
         preset = given.get("preset", "laptop")
         if preset not in tuple(cls.PRESETS):
             raise ValueError(f"There is no preset {preset!r}; {nearest(preset, cls.PRESETS)}")
         return cls(**{**cls.PRESETS[preset], **given})
 
     @classmethod
-    def from_notebook(cls, namespace: Mapping[str, Any]) -> Self:
+    def from_notebook(cls, namespace: Mapping[str, Any], besides: Collection[str] = ()) -> Self:
         """The parameters of a notebook, from its `globals()`.
 
         papermill only warns of a name that the parameters cell does not have, and goes on with the defaults; here
         it is an error.
+
+        Args:
+            besides: parameters of the notebook that are none of these. `Parameters.from_notebook(globals(), names)`
+                only looks for names that the notebook does not have.
         """
         parameters = {field.name: namespace[field.name] for field in fields(cls) if field.name in namespace}
         for source in namespace.get("In", []):
@@ -110,7 +117,7 @@ class Parameters:
                 nodes = ast.walk(ast.parse(source))
                 assigned = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
                 parameters |= {name: namespace[name] for name in assigned}
-        return cls.from_parameters(parameters)
+        return cls.from_parameters(parameters, besides)
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from dynagent.config import nearest, resolve_path
 from dynagent.plots import LEGEND, plot_heatmaps, save_figure
 from experiments.ablation_tables import chosen, heard_lines, plot_estimates
+from experiments.cost_figure import PANELS, plot_costs
 from experiments.crosswords_tables import WorldRecord
 from experiments.crosswords_tables import read as read_record
 from experiments.idea import COMMAND as IDEA_COMMAND
@@ -378,6 +379,25 @@ def crosswords_curves(record: WorldRecord | None = None) -> Drawn:
     )
 
 
+# --- what it costs
+
+
+def cost() -> Drawn:
+    """What a run costs beside its language models, as measured on one machine."""
+    record = read_record("results/bench.json", "make bench")
+    drawn = {line for *_, lines in PANELS for line in lines}
+    counts = [row["num_samples"] for row in record["rows"] if row["line"] in drawn]
+    machine, clocks = record["machine"], {part["clock"] for part in record["measured"].values()}
+    clock = "wall clock" if clocks == {"wall"} else "time of the processor, with several processes wall clock"
+    return Drawn(
+        plot_costs(record["rows"]),
+        "What a run costs beside its agents' language models, against the number of agents, questions and processes: "
+        f"medians of n = {min(counts)} to {max(counts)} repeats ({clock}), bars from quartile to quartile. One "
+        f"machine ({machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB). Crosses: the "
+        "released code on two cores, with agents that answer at once.",
+    )
+
+
 FIGURES: dict[str, Callable[[], Drawn]] = {
     "idea": idea,
     "claims": claims,
@@ -402,6 +422,7 @@ FIGURES: dict[str, Callable[[], Drawn]] = {
     "released_heard": released_heard,
     "communication": communication,
     "frontier": frontier,
+    "cost": cost,
 }
 
 
@@ -411,13 +432,6 @@ def show(name: str) -> None:
     display(drawn.figure)
     plt.close(drawn.figure)
     display(Markdown(f"**{name}.** {drawn.caption}"))
-
-
-def show_others(folder: str = FOLDER) -> None:
-    """Show the figures in the folder that other programs have made."""
-    for path in sorted(resolve_path(folder).glob("*.png")):
-        if path.stem not in FIGURES:
-            display(Image(str(path)), Markdown(f"**{path.stem}.**"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,9 @@
 """All notebooks, the ledger of claims and the figures as pages to browse: `make report` writes build/report/index.html.
 
 Nothing is executed: the pages show what the committed notebooks hold. They need no server and no network: pictures and
-equations are inside the pages, and what could run, scripts and handlers of events, is taken out.
+equations are inside the pages. What could run (scripts, handlers of events, addresses like javascript:) or be fetched
+is taken out as far as a parser of HTML finds it; each page also tells the browser to run no script and to load no
+picture, font or frame from elsewhere. What stays are links, which a reader may follow, and a page's own inline styles.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from matplotlib import mathtext
 from matplotlib.font_manager import FontProperties
 from nbconvert import HTMLExporter
@@ -34,6 +36,18 @@ NAVIGATION = {"index.html": "Reading order", "claims.html": "The paper's claims"
 # What the renderer of equations knows by another name.
 SYNONYMS = {r"\lVert": r"\Vert", r"\rVert": r"\Vert", r"\sqrt H": r"\sqrt{H}", r"\bigl": "", r"\bigr": ""}
 MATHS = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
+# Attributes that hold an address, and values of any attribute that load one.
+ADDRESSES = ("href", "xlink:href", "src", "srcset", "action", "formaction", "poster", "data", "background", "ping")
+LOADS = re.compile(r"\\|image-set|url\((?!\s*['\"]?#)", re.IGNORECASE)  # a backslash may spell "url" otherwise
+REMOVED = (
+    "script, style, iframe, object, embed, form, link, meta, base, noscript, template, animate, set, a.anchor-link"
+)
+POLICY = "; ".join(
+    [f"{kind}-src 'none'" for kind in ("script", "object", "frame", "media", "font", "connect")]
+    + ["img-src data:", "form-action 'none'", "base-uri 'none'"]
+)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PANEL = {"text/html": "<p>A panel: it needs a running kernel.</p>"}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 0 1rem 4rem; color: #222; }
 nav { padding: 0.8rem 0; border-bottom: 1px solid #ccc; } nav a { margin-right: 1.5rem; }
@@ -93,6 +107,9 @@ def of_notebook(path: Path) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = without_equations(cell.source, found)
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output.data = nbformat.from_dict(PANEL)
     body, _ = HTMLExporter(template_name="basic", embed_images=True).from_notebook_node(notebook)
     return with_equations(body, found)
 
@@ -104,17 +121,17 @@ def of_markdown(path: Path) -> str:
 
 
 def page(body: str, source: PurePosixPath, pages: dict[str, str]) -> str:
-    """A whole page: without anything that runs, and with links to pages of the report in place of links to files.
+    """A whole page: without what runs or is fetched, and with links to pages of the report in place of links to files.
 
     Args:
         source: the file that it shows, from the project's root.
         pages: file, from the project's root -> its page.
     """
     soup = BeautifulSoup(body, "html.parser")
-    for element in soup.select("script, style, iframe, object, embed, form, link, meta, base, a.anchor-link"):
+    for element in soup.select(REMOVED):
         element.decompose()
     for element in soup.find_all(True):
-        for name in [name for name in element.attrs if name.lower().startswith("on")]:
+        for name in [name for name in element.attrs if is_active(element, name)]:
             del element[name]
     for link in soup.select("a[href]"):
         target = place_of(str(link["href"]), source, pages)
@@ -127,9 +144,24 @@ def page(body: str, source: PurePosixPath, pages: dict[str, str]) -> str:
     links = "".join(f'<a href="{name}">{html.escape(text)}</a>' for name, text in NAVIGATION.items())
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
         f'<link rel="stylesheet" href="style.css">\n</head>\n<body>\n<nav>{links}</nav>\n{soup}\n</body>\n</html>\n'
     )
+
+
+def is_active(element: Tag, name: str) -> bool:
+    """Whether an attribute runs something, or leads out of the page; links are left to `place_of`."""
+    found = element[name]
+    value = found if isinstance(found, str) else " ".join(found)  # classes are a list
+    if name.lower().startswith("on"):
+        return True
+    if name.lower() not in ADDRESSES:
+        return name not in ("alt", "title") and LOADS.search(value) is not None
+    if (element.name, name) == ("a", "href"):
+        return False
+    inside = value.startswith("data:image/") and name != "srcset"  # which may list others
+    return not (inside or (name in ("href", "xlink:href") and value.startswith("#")))
 
 
 def place_of(href: str, source: PurePosixPath, pages: dict[str, str]) -> str:

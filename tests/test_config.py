@@ -302,6 +302,21 @@ def test_a_wrong_injected_value_is_an_error():
         RunConfig.from_notebook(run_notebook(DEFAULTS, {"seed": "two"}))
 
 
+@pytest.mark.parametrize("kind", [Parameters, RunConfig])
+def test_a_notebook_s_own_parameters_stand_beside_those_of_a_run(kind):
+    own = ("run", "sparsity", "threshold")
+    cell = "run = 'folder'\nthreshold = 0.5\nsparsity = 0.9"
+    made = kind.from_notebook(run_notebook(cell, {"threshold": 0.25, "sparsity": -1}), besides=own)
+    assert made == kind()  # a name in `besides` is never read, even where a run has it
+    with pytest.raises(ValueError, match=r"no parameter 'treshold'; did you mean 'threshold'\? Known: .*run"):
+        kind.from_notebook(run_notebook(cell, {"treshold": 0.25}), besides=own)
+
+
+def test_a_notebook_that_is_no_run_refuses_a_run_s_parameters():
+    with pytest.raises(ValueError, match=r"no parameter 'seed'; Known: results\."):
+        Parameters.from_notebook(run_notebook("results = 'folder'", {"seed": 1}), besides=("results",))
+
+
 def test_other_names_of_a_notebook_are_its_own_business():
     assert RunConfig.from_notebook({"num_iteration": 3, "graph": object(), "In": ["x = 1"]}) == RunConfig()
     assert RunConfig.from_notebook({}) == RunConfig()

@@ -25,7 +25,7 @@ from experiments.plots import plot_lines, with_accuracy_intervals
 ROOT = Path(__file__).resolve().parent.parent
 IDEA = json.loads((ROOT / "results/idea.json").read_text(encoding="utf-8"))
 LEARNER = json.loads((ROOT / "results/learner.json").read_text(encoding="utf-8"))
-QUICK = ("idea", "learner_headroom", "communication", "released_effects")
+QUICK = ("idea", "learner_headroom", "communication", "released_effects", "cost")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,8 @@ def names(quick=QUICK):
 def test_every_figure_is_drawn_from_its_record_as_it_is_committed(name, tmp_path):
     drawn = FIGURES[name]()
     save_figure(drawn.figure, tmp_path, name)
-    assert re.search(r"\d seeds", drawn.caption), "a caption says over how many seeds"
+    drawn_again = r"\d+ repeats" if name == "cost" else r"\d seeds"  # of a clock, or of a training
+    assert re.search(drawn_again, drawn.caption), "a caption says over how many seeds"
     assert re.search(r"n = [\d,]+|[\d,]+ held-out questions|20 iterations", drawn.caption), "and questions"
     made = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
     committed = (ROOT / "results/figures" / f"{name}.svg").read_text(encoding="utf-8")
@@ -55,8 +56,13 @@ def test_every_figure_is_drawn_from_its_record_as_it_is_committed(name, tmp_path
 
 
 def test_no_figure_is_left_that_nothing_draws():
-    others = {"cost"}  # by other programs
-    assert {path.stem for path in (ROOT / "results/figures").iterdir()} - others == set(FIGURES)
+    assert {path.stem for path in (ROOT / "results/figures").iterdir()} == set(FIGURES)
+
+
+def test_the_figure_of_costs_says_on_which_machine_and_by_which_clock():
+    record, caption = json.loads((ROOT / "results/bench.json").read_text(encoding="utf-8")), figures.cost().caption
+    assert f"({record['machine']['processor']}, {record['machine']['cores']} cores" in caption
+    assert ("repeats (wall clock)" in caption) == all(part["clock"] == "wall" for part in record["measured"].values())
 
 
 def bars(ax) -> list[ErrorbarContainer]:

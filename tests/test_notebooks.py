@@ -17,7 +17,10 @@ from safetensors.torch import load_file
 from toy import free_port
 
 from dynagent.config import PRESETS, RunConfig
+from dynagent.parameters import Parameters
 from dynagent.results import RunRecord, run_folder
+from experiments.crosswords_config import CrosswordsConfig
+from experiments.table2_cells import notebook_config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -129,6 +132,28 @@ def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
     needed += " estimator sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
     assert set(needed.split()) <= set(parameters)
     assert RunConfig.from_parameters(parameters) == RunConfig.from_parameters({})
+
+
+KINDS = {"RunConfig": RunConfig, "CrosswordsConfig": CrosswordsConfig, "Parameters": Parameters}
+WITH_PARAMETERS = [path for path in NOTEBOOKS if '"parameters"' in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", WITH_PARAMETERS, ids=lambda path: path.name)
+def test_a_parameter_that_a_notebook_does_not_have_is_refused(path):
+    notebook = nbformat.read(path, 4)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    if "notebook_config(" in code:  # of the paper's teams: one check for three notebooks
+        team = re.search(r"notebook_config\((\".+?\"), globals\(\)\)", code)[1]
+        check = f"notebook_config({team}, globals())"
+    else:
+        own = re.search(r"^own = .+$", code, re.MULTILINE)
+        check = re.search(r"\w+\.from_notebook\(globals\(\).*?\)(?=\s|$)", code)[0]
+        check = f"{own[0]}\n{check}" if own else check
+    parameters = parameters_of(notebook)
+    exec(check, {**KINDS, "notebook_config": notebook_config, "In": [], **parameters})
+    injected = {"not_there": 1, "In": ["# Parameters\nnot_there = 1"]}
+    with pytest.raises(ValueError, match=r"There is no parameter 'not_there'; .*Known: "):
+        exec(check, {**KINDS, "notebook_config": notebook_config, **parameters, **injected})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "params").glob("*.yaml")), ids=lambda path: path.name)

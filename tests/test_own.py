@@ -30,7 +30,7 @@ from dynagent.train import train
 
 @dataclass(frozen=True)
 class Elimination:
-    """As in notebooks/your_own.ipynb: asked which option is wrong; the one that least fits is its answer."""
+    """Asked which option is wrong; the one that least fits is its answer."""
 
     llm: Any
     name: str = "Elimination"

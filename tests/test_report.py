@@ -1,7 +1,7 @@
 """The report: whole, browsable without a network, and with nothing in it that runs."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from experiments.report import build, equation, main
+from experiments.report import page as page_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,6 +51,13 @@ def test_nothing_is_fetched_and_nothing_runs(pages):
         assert not page.select("script, iframe, object, embed"), name
         assert [sheet["href"] for sheet in page.select("link")] == ["style.css"], name
         assert not [e for e in page.find_all(True) if any(a.lower().startswith("on") for a in e.attrs)], name
+        policy = page.select_one("meta[http-equiv=Content-Security-Policy]")["content"]
+        assert {"script-src 'none'", "img-src data:", "connect-src 'none'"} <= set(policy.split("; ")), name
+
+
+def test_a_panel_is_a_sentence(pages):
+    assert "A panel: it needs a running kernel." in pages["explore.html"].get_text()
+    assert "widget-view" not in str(pages["explore.html"])
 
 
 def test_all_figures_and_equations_are_shown(pages):
@@ -98,6 +106,36 @@ def test_what_could_run_is_taken_out_and_what_was_printed_is_escaped(tmp_path):
     for name in ("a", "claims", "index"):
         page = (tmp_path / f"out/{name}.html").read_text()
         assert not re.search(r"<script|<iframe|\son\w+=|javascript:", page), name
+
+
+ACTIVE = (
+    '<svg><a xlink:href="javascript:bad">s</a></svg>',
+    '<svg><a><animate attributeName="href" values="javascript:bad"/></a></svg>',
+    '<map><area href="javascript:bad"></map>',
+    '<button formaction="javascript:bad">b</button>',
+    '<img src="http://bad/a.png" srcset="data:image/png;base64,AA 1x, http://bad/b.png 2x">',
+    '<video src="http://bad/a.mp4" poster="//bad/a.png"></video>',
+    '<p style="background:url(http://bad)">p</p>',
+    "<p style=\"background:image-set('http://bad' 1x)\">p</p>",
+    '<p style="background:u\\72l(http://bad)">p</p>',
+    '<svg><rect fill="url(http://bad#a)"></rect></svg>',
+    "<noscript><p title='</noscript><img src=http://bad onerror=bad()>'></p></noscript>",
+)
+HARMLESS = (
+    '<svg><use xlink:href="#mark"></use><rect fill="url(#shade)" style="clip-path: url(#clip)"></rect></svg>',
+    '<img alt="f" src="data:image/png;base64,AAAA" style="width: 3em"/>',
+    '<a href="https://arxiv.org">paper</a>',
+)
+
+
+@pytest.mark.parametrize("active", ACTIVE)
+def test_an_attribute_that_runs_or_fetches_is_taken_out(active):
+    assert "bad" not in page_of(active, PurePosixPath("notebooks/a.ipynb"), {})
+
+
+@pytest.mark.parametrize("harmless", HARMLESS)
+def test_what_stays_inside_the_page_stays(harmless):
+    assert harmless in page_of(harmless, PurePosixPath("notebooks/a.ipynb"), {})
 
 
 def test_links_lead_to_pages_and_nowhere_else(tmp_path):
