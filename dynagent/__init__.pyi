@@ -4,9 +4,11 @@ from .agents import Adversarial as Adversarial
 from .agents import Constant as Constant
 from .agents import Specialist as Specialist
 from .agents import Truthful as Truthful
+from .baselines import compare_with_baselines as compare_with_baselines
 from .config import RunConfig as RunConfig
 from .config import TrainConfig as TrainConfig
 from .decision import MajorityVote as MajorityVote
+from .explore import Explorer as Explorer
 from .graph import AgentGraph as AgentGraph
 from .llm import load_llm as load_llm
 from .policy import EdgePolicy as EdgePolicy

@@ -33,6 +33,7 @@ from dynagent.sampling import most_probable_dags
 from dynagent.tasks.multiple_choice import LETTERS, Question
 from dynagent.tasks.recorded import shown
 
+CHINESE = re.compile("[\u4e00-\u9fff]")
 UNKNOWN = -1  # the right answer of a question that somebody typed
 PARTS = {  # of one question in the panel, by name, and the kind of widget that each is
     "subject": "Dropdown", "pick": "Dropdown", "question": "Textarea", "ask": "Button", "message": "HTML",
@@ -59,7 +60,8 @@ class View:
 
     def __str__(self) -> str:
         vote = " or ".join(LETTERS[option] for option in self.option_probs.nonzero().flatten().tolist())
-        right = "not known" if self.question.answer == UNKNOWN else LETTERS[self.question.answer]
+        typed = "not known (asked as {0.language}: {0.subject})"
+        right = typed.format(self.question) if self.question.answer == UNKNOWN else LETTERS[self.question.answer]
         count = f"{int((self.answers != NOT_ASKED).sum())} of {len(self.answers)} agents are asked"
         return f"{count}; their vote: {vote or 'none'}; the right answer: {right}."
 
@@ -115,7 +117,8 @@ class Explorer:
     def panel(self) -> Any:
         """Two questions to pick or to type, two sliders, and what comes of them: a widget of ipywidgets.
 
-        A typed question is read when its box is left or its button is pressed, a slider when it is let go.
+        A typed question is read when its box is left or its button is pressed, a slider when it is let go. It has the
+        subject and the language of the drop-down, but with a Chinese character in it the language is Chinese.
 
         Raises:
             ModuleNotFoundError: without ipywidgets.
@@ -149,8 +152,8 @@ class Explorer:
             lines = [re.sub("^Option [A-D]:", "", line.strip()).strip() for line in text.value.splitlines()]
             if len(lines := [line for line in lines if line]) <= len(LETTERS):
                 raise ValueError("type a question and, on the last four lines, an option on each.")
-            language, about = subject.value
-            return Question("\n".join(lines[:-4]), tuple(lines[-4:]), UNKNOWN, about, language)
+            language: Any = "zh" if CHINESE.search(text.value) else subject.value[0]
+            return Question("\n".join(lines[:-4]), tuple(lines[-4:]), UNKNOWN, subject.value[1], language)
 
         def show(_: Any = None) -> None:
             try:
@@ -158,7 +161,7 @@ class Explorer:
             except (ValueError, OSError, FloatingPointError) as error:
                 message.value = html.escape(f"Not shown: {error}", quote=False)
                 return
-            message.value, figure = str(view), self.figure([view])
+            message.value, figure = html.escape(str(view), quote=False), self.figure([view])
             image.value, table.value = print_figure(figure), self.table(view).to_html()
             plt.close(figure)
 

@@ -19,7 +19,7 @@ from dynagent.graph import AgentGraph
 from dynagent.llm.base import check_finite
 from dynagent.llm.features import QuestionReader, RecordedReader
 
-CARD = Path(__file__).with_name("model_card.md").read_text()  # a template, filled when a policy is saved
+CARD = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")  # a template, for saved policies
 
 
 class Policy(

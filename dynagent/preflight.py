@@ -146,8 +146,8 @@ def batch_bytes(config: Any) -> int:
 def preflight(config: RunConfig, tokens_per_second: float = TOKENS_PER_SECOND) -> str:
     """What a run loads, asks and takes, as lines of text.
 
-    Memory is that of one process that trains the head alone. Replies that are on record already cost no time. Of a
-    model behind a server only the calls are known.
+    Memory is that of one process that trains the head alone, and a time is given only where there is a GPU. Replies
+    that are on record already cost no time. Of a model behind a server only the calls are known.
 
     Raises:
         ValueError: in one sentence, if there is nothing to check, a model's config cannot be read, or the GPU is too
@@ -179,7 +179,9 @@ def preflight(config: RunConfig, tokens_per_second: float = TOKENS_PER_SECOND) -
         work += num_tokens([read]) * size[name] / 7e9
         lines.append(f"questions read by {name}: {len(read):,}")
     rate = f"{tokens_per_second:,.0f} tokens a second, read or written, for 7e9 parameters, others in proportion"
-    lines.append(f"time: about {work / tokens_per_second / 60:.1f} minutes (assumed: {rate})")
+    time_on_gpu = f"about {work / tokens_per_second / 60:.1f} minutes (assumed: {rate})"
+    unknown = "not known on a CPU; `python -m dynagent.train` measures a pilot"
+    lines.append(f"time: {time_on_gpu if torch.cuda.is_available() else unknown}")
     return "\n".join(lines) + "\n"
 
 

@@ -126,7 +126,7 @@ def test_megabytes_of_text_are_read_in_no_time():
         started = time.perf_counter()
         parse_candidates(text)
         parse_verdicts(text)
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 10  # what looks back grows with the square: hours
 
 
 @given(st.text())

@@ -219,7 +219,8 @@ def test_the_same_text_in_another_language_is_another_question(live):
     assert torch.equal(one.edge_probs, other.edge_probs)
     assert one.answers[2] == other.answers[2]
     assert live._read(english)[1] is not live._read(chinese)[1]
-    assert "the right answer: not known" in str(one)
+    assert str(one).endswith("the right answer: not known (asked as en: history).")
+    assert str(other).endswith("the right answer: not known (asked as zh: history).")
 
 
 def test_another_team_than_the_policys_is_warned_of():
@@ -285,8 +286,22 @@ def test_a_typed_question_is_read_once_and_not_while_it_is_typed():
     left["ask"].click()
     threshold.value = 0.7
     assert explorer.policy.num_read == before + 1
-    assert left["message"].value == "1 of 3 agents are asked; their vote: A; the right answer: not known."
+    told = "1 of 3 agents are asked; their vote: A; the right answer: not known (asked as en: biology)."
+    assert left["message"].value == told
     assert "not known" not in right["message"].value
+
+
+def test_a_typed_question_with_chinese_characters_is_asked_as_chinese():
+    explorer = voters([0.9, 0.6, 0.2])
+    _, _, left, right = opened(explorer)
+    for side, text, asked_as in (
+        (left, TYPED, "en: biology"),
+        (left, "谁写了《哈姆雷特》？\n莎士比亚\n歌德\n但丁\n荷马", "zh: biology"),
+        (left, TYPED.replace("Dante", "但丁"), "zh: biology"),
+        (right, TYPED, "zh: physics"),
+    ):
+        side["question"].value = text
+        assert f"(asked as {asked_as})" in side["message"].value
 
 
 GARBAGE = ["", "  \n ", "Why?", "a\nb\nc\nd", "Why?\nOption A:\nb\nc\nd", "Why?\nonly one option"]

@@ -149,6 +149,7 @@ def test_two_models_are_asked_and_counted_apart(place, gpu):
 
 def test_time_is_tokens_over_the_stated_rate(place, gpu):
     """Text is four bytes a token and up to 50 tokens are written; a model's size counts in proportion."""
+    gpu(80)
     config = run_config(place, agent_mode="text", num_truthful=2, num_adversarial=0, edge_policy="static")
     number = num_parameters(empty_model(config.agent_llm))
     minutes = [float(preflight(config, rate).split("time: about ")[1].split()[0]) for rate in (1e-6, 2e-6)]
@@ -157,6 +158,9 @@ def test_time_is_tokens_over_the_stated_rate(place, gpu):
     tokens = minutes[0] * 60 * 1e-6 * 7e9 / number
     assert 50 + 60 < tokens / calls < 50 + 250
     assert "assumed: 1,500 tokens a second" in preflight(config)
+    gpu(None)
+    last = preflight(config).splitlines()[-1]
+    assert last == "time: not known on a CPU; `python -m dynagent.train` measures a pilot"
 
 
 # --- does it fit?

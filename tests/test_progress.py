@@ -211,9 +211,10 @@ def test_executed_notebooks_keep_no_bar_and_their_log_has_its_lines(command, not
     assert {output.get("name") for output in cell.outputs} == {"stdout"}
     assert "".join(output.text for output in cell.outputs) == "before\nafter\n"
     lines = [line for line in done.stderr.splitlines() if line.startswith("a ")]
-    assert re.fullmatch(r"a long step:  \d\d% 1[12]/20 \[00:03<00:0\d,  [34]\.\d\dpart/s\]", lines[0]), done.stderr
-    assert re.fullmatch(r"a long step: 100% 20/20 \[00:0\d<00:00,  [34]\.\d\dpart/s\]", lines[-1]), done.stderr
-    assert len(lines) <= 3
+    rate = r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+(part/s|s/part)\]"
+    assert re.fullmatch(rf"a long step: +\d+% +\d+/20 {rate}", lines[0]), done.stderr
+    assert re.fullmatch(rf"a long step: 100% 20/20 {rate}", lines[-1]), done.stderr
+    assert 2 <= len(lines) <= 8  # a line a part, as of a bar that is drawn over itself, would be 20
 
 
 def test_a_notebook_that_is_watched_shows_the_bar_and_empties_it(notebook):

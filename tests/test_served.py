@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nbclient import NotebookClient
@@ -36,6 +35,7 @@ from dynagent.tasks.letters import UNPARSABLE
 CHAT = (("system", "be brief"), ("user", "why?"))
 LETTERS = Request(CHAT, ("A", "B", "C"))
 CAPITAL = Question("What is the capital of France?", ("London", "Paris", "Berlin", "Madrid"), 1, "geography", "en")
+ABOUT_AN_ACCOUNT = ("openai-organization", "openai-project")
 KEY = "sk" + "-very-secret-1234567890"
 
 
@@ -451,11 +451,14 @@ def test_a_key_goes_to_its_server_and_nowhere_else(monkeypatch, tmp_path, caplog
     """Not into record, identity, source, log or output; the key of one service is not sent to another."""
     monkeypatch.setenv("DYNAGENT_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-of-openai")
     with caplog.at_level(logging.DEBUG), imitation(failing(1, (500, b"oops"))) as server:
         llm = load_llm(server.name())
         llm.reply([Request(CHAT)])
         assert {call["headers"]["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
-        assert "sk-of-openai" not in json.dumps(server.calls)
+        assert "of-openai" not in json.dumps(server.calls)
+        assert not [name for call in server.calls for name in call["headers"] if name.lower() in ABOUT_AN_ACCOUNT]
     written = [path.read_text() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     said = [*written, llm.identity, json.dumps(llm.model.source.to_dict()), repr(vars(llm)), caplog.text]
     assert written
@@ -484,7 +487,9 @@ llm.reply([Request("why?")])"""
 def test_only_openai_itself_gets_its_key(monkeypatch):
     monkeypatch.setattr("openai.resources.Models.list", lambda self: [])
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    assert ServedModel("openai:https://api.openai.com/v1#m")._client.api_key == KEY
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    hosted = ServedModel("openai:https://api.openai.com/v1#m")._client
+    assert (hosted.api_key, hosted.default_headers["OpenAI-Organization"]) == (KEY, "org-of-openai")
     for host in ("api.openai.com.evil.org", "localhost:8000", "evil.org/api.openai.com"):
         assert ServedModel(f"openai:https://{host}/v1#m")._client.api_key == "no-key"
     assert ServedModel("openai:http://api.openai.com/v1#m")._client.api_key == "no-key"  # readable on the way
@@ -494,21 +499,22 @@ def test_only_openai_itself_gets_its_key(monkeypatch):
 
 
 def test_no_more_calls_than_allowed_are_under_way_and_every_reply_finds_its_request():
+    together = {1: threading.Barrier(1), 4: threading.Barrier(4, timeout=60)}  # four wait until all four are there
+
     def echo(body):
+        together[int(body["model"][1:])].wait()
         return 200, chat_reply(body["messages"][0]["content"])
 
-    texts, most = [f"question {number}" for number in range(24)], []
-    for concurrency in (1, 4):
+    texts = [f"question {number}" for number in range(24)]
+    for concurrency in together:
         with imitation(answering(echo), seconds=0.03) as server:
             llm = load_llm(server.name(f"m{concurrency}"), concurrency=concurrency)
             start = time.monotonic()
             replies = llm.reply([Request((("user", text),)) for text in texts])
             seconds = time.monotonic() - start
         assert [reply.text for reply in replies] == texts
-        assert 1 <= server.most_at_once <= concurrency
+        assert server.most_at_once == concurrency
         assert seconds > 24 * 0.03 / concurrency
-        most.append(server.most_at_once)
-    assert most[1] > most[0]
 
 
 def test_after_a_fault_what_was_under_way_is_on_record_and_the_rest_is_not_asked():
@@ -522,7 +528,7 @@ def test_after_a_fault_what_was_under_way_is_on_record_and_the_rest_is_not_asked
         with pytest.raises(ConnectionError, match="400"):
             llm.reply(requests)
         asked = [call["body"]["messages"][0]["content"] for call in server.completions()]
-        assert len(asked) < 20
+        assert len(asked) < 40
         again = load_llm(server.name(), concurrency=4)
         assert again.path == llm.path
         again.reply([request for number, request in enumerate(requests) if number != 5])
@@ -574,4 +580,4 @@ def test_a_local_model_is_under_the_budget_too(tmp_path):
     with pytest.raises(BudgetExceededError):
         llm.reply([Request(letter * 20) for letter in "abcdefghij"])
     assert 0 < llm.budget.paid <= 300
-    assert torch.tensor(llm.usage.model_calls) > 0
+    assert llm.usage.model_calls > 0

@@ -62,7 +62,10 @@ class ServedModel:
         self._length = "max_completion_tokens" if hosted else "max_tokens"
         self._key_name = "OPENAI_API_KEY" if hosted else "DYNAGENT_API_KEY"
         self._key = os.environ.get(self._key_name) or "no-key"
-        self._client = openai.OpenAI(api_key=self._key, base_url=self.base_url, timeout=timeout, max_retries=retries)
+        # Nor are the account's names, which the client would take from the environment.
+        headers = {} if hosted else dict.fromkeys(("OpenAI-Organization", "OpenAI-Project"), openai.Omit())
+        options: dict[str, Any] = {"timeout": timeout, "max_retries": retries, "default_headers": headers}
+        self._client = openai.OpenAI(api_key=self._key, base_url=self.base_url, **options)
         self._joins: tuple[bool, ...] = (False, True)  # to be tried in this order, until one is known to do
         self._scores: tuple[bool, ...] = (True, False)
         self._listed: dict[str, Any] = {}

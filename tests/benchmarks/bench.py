@@ -182,7 +182,7 @@ def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
 def tokens(folder: Path) -> Iterator[Row]:
     """Features and option scoring beside the same model in a bare loop over length-sorted batches."""
     model = CountingModel.load(MODEL)
-    questions = load_questions("mmlu", "train", limit=16)
+    questions = load_questions("mmlu", "train", limit=48)
     requests = [Truthful(None).request(question) for question in questions]
     fresh = iter(range(10**6))
 
@@ -201,7 +201,7 @@ def tokens(folder: Path) -> Iterator[Row]:
         ("option scoring", scores, partial(bare_scores, model, requests), token_count(model, whole),
          "a bare loop with the same shared prefixes", ">= 0.95", 5),
         ("option scoring", scores, partial(bare_texts, model, whole), token_count(model, whole),
-         "a bare loop over whole texts", ">= 1", 3),
+         "a bare loop over whole texts", "> 1", 3),
     ]  # fmt: skip
     for what, ours, bare, num_tokens, compared_with, goal, repeats in loops:
         took = in_turn([ours, bare], repeats)  # [repeats, 2]
@@ -294,7 +294,11 @@ def program(name: str, argument: str, number: int = 1) -> str:
     for rank in range(number):
         mine = env | ({**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {})
         started.append(subprocess.Popen(command, env=mine, cwd=ROOT, stdout=subprocess.PIPE, text=True))
-    printed = [process.communicate()[0] for process in started]
+    try:
+        printed = [process.communicate(timeout=600)[0] for process in started]
+    finally:  # where one has ended early, the others would wait for it
+        for process in started:
+            process.kill()
     if any(process.returncode for process in started):
         sys.exit(f"{name} failed: see above.")
     return printed[0].splitlines()[-1]
@@ -318,6 +322,12 @@ def machine() -> dict[str, Any]:
     return {"processor": found["processor"], "cores": found["num_cpus"], "memory_gb": round(gigabytes, 1)}
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a run depends on."""
+    found = environment()
+    return {"python": found["python"], **found["packages"]}
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
@@ -337,7 +347,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [one for found in parts.values() for one in found]
     goals = [one["met"] for one in rows if one["met"] is not None]
     print(f"\n{sum(goals)} of {len(goals)} goals met.")
-    record = {"command": "make bench", "machine": machine(), "environment": environment(), "measured": measured}
+    record = {"command": "make bench", "machine": machine(), "versions": versions(), "measured": measured}
     path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
     from experiments.cost_figure import save_cost_figure
 

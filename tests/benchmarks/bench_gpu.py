@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from accelerate import Accelerator
+from rows import Row
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
@@ -74,18 +75,6 @@ class Sizes:
 SIZES = {"gemma-2b": Sizes(GEMMA_2B, 8192, 256, 16, 10), "tiny": Sizes(TINY, 256, 12, 4, 3)}
 TEXT_BYTES = 400  # about what a question of MMLU has; a byte is a token here
 REPEATS = 3
-
-
-@dataclass
-class Row:
-    """One figure; `ratio` is value over reference in the same unit, measured in the same run."""
-
-    name: str
-    value: float | None
-    unit: str
-    goal: str = ""
-    reference: float | None = None
-    ratio: float | None = None
 
 
 ROWS = {
@@ -183,9 +172,7 @@ class Bench:
         self.put("matrix product, bf16", self.rate)
 
     def put(self, name: str, value: float, reference: float | None = None) -> None:
-        row = self.rows[name]
-        row.value, row.reference = value, reference
-        row.ratio = value / reference if reference else None
+        row = self.rows[name] = replace(self.rows[name], value=value, reference=reference)
         print(f"{name:55} {value:14.4g} {row.unit:9}" + (f" ratio {row.ratio:.3f}" if row.ratio else ""), flush=True)
 
     def put_share(self, name: str, operations: float, seconds: float) -> None:
@@ -310,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
         "note": note,
         "machine": machine,
         "versions": versions,
-        "rows": [asdict(row) for row in rows],
+        "rows": [row.to_dict() for row in rows],
     }
     path = resolve_path(options.output)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -15,18 +15,20 @@ import numpy as np
 # "cpu" is for a machine that is busy with other things: what this process computed, without its waiting for a core.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLOCK = os.environ.get("BENCH_CLOCK", "wall")
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "==": operator.eq, ">": operator.gt,
+}  # fmt: skip
 
 
-def meets(value: float, goal: str) -> bool | None:
-    """Whether a value meets a goal such as "<= 3" or ">= 0.95"; None where the goal is empty.
+def meets(value: float | None, goal: str) -> bool | None:
+    """Whether a value meets a goal such as "<= 3" or ">= 0.95"; None where there is no goal or no value.
 
     >>> meets(2.9, "<= 3"), meets(0.9, ">= 0.95"), meets(7.0, "")
     (True, False, None)
     """
-    if not goal:
+    if not goal or value is None:
         return None
-    parsed = re.fullmatch(r"(<=|>=|==) (\d+(?:\.\d+)?)", goal)
+    parsed = re.fullmatch(r"(<=|>=|==|>) (\d+(?:\.\d+)?)", goal)
     if parsed is None:
         raise ValueError(f"A goal is written like '<= 2', '>= 0.95' or '== 1', not {goal!r}.")
     return COMPARISONS[parsed[1]](value, float(parsed[2]))
@@ -37,7 +39,8 @@ class Row:
     """One measured number.
 
     Attributes:
-        value: median of `num_samples` measurements; low and high are their quartiles.
+        value: median of `num_samples` measurements, None where nothing could be measured; low and high are their
+            quartiles.
         goal: of the value, such as "<= 3", or empty.
         reference: the same quantity of what it is compared with, or None; `ratio` is value / reference.
         compared_with: what the reference is, in words.
@@ -46,7 +49,7 @@ class Row:
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     goal: str = ""
     reference: float | None = None
@@ -60,7 +63,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        return None if self.reference is None else self.value / self.reference
+        return None if self.value is None or self.reference is None else self.value / self.reference
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, rounded to four digits; `met` is the verdict on the goal."""
