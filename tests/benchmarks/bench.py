@@ -182,7 +182,7 @@ def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
 def tokens(folder: Path) -> Iterator[Row]:
     """Features and option scoring beside the same model in a bare loop over length-sorted batches."""
     model = CountingModel.load(MODEL)
-    questions = load_questions("mmlu", "train", limit=48)
+    questions = load_questions("mmlu", "train", limit=16)
     requests = [Truthful(None).request(question) for question in questions]
     fresh = iter(range(10**6))
 
