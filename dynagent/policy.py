@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -84,6 +85,11 @@ class Policy(
         """The card in a saved policy's folder: the class that loads it, its team, and what its record says."""
         known = {"module": type(self).__module__, "policy_class": type(self).__name__, "config": self._hub_mixin_config}
         return super().generate_model_card(*arguments, **known, **self.about, **values)
+
+    @classmethod
+    def _from_pretrained(cls, **values: Any) -> Any:
+        with contextlib.redirect_stdout(None):  # huggingface_hub prints where it reads a local folder
+            return super()._from_pretrained(**values)
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:

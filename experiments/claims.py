@@ -24,6 +24,7 @@ from dynagent.intervals import Estimate, mean_interval, seed_interval
 from dynagent.presets import PRESETS
 from dynagent.results import describe
 from experiments.ablation_tables import chosen, only
+from experiments.program import program
 from experiments.study import FOLDER as ABLATIONS
 from experiments.study import load_record
 from experiments.table2_cells import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
@@ -357,6 +358,7 @@ def number(found: dict[str, Any]) -> str:
     return f"{found['ours']:.3g} [{found['ci_low']:.3g}, {found['ci_high']:.3g}]"
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Write the ledger of the paper's claims from the records of `make experiments`."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=main.__doc__)
@@ -364,15 +366,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ablations", default=ABLATIONS, help="default: %(default)s")
     parser.add_argument("--output", default="results", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    try:
-        ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
-        output = resolve_path(options.output)
-        output.mkdir(parents=True, exist_ok=True)
-        write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
-        write_file(output / "claims.md", [as_markdown(ledger).encode()])
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
+    output = resolve_path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
+    write_file(output / "claims.md", [as_markdown(ledger).encode()])
     return 0
 
 

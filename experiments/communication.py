@@ -41,6 +41,7 @@ from experiments.hint_world import make_graph as make_hint_graph
 from experiments.intervals import clustered_interval
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
+from experiments.program import program
 from experiments.table2_records import plain
 from experiments.worlds import load_world
 
@@ -197,6 +198,7 @@ def real_part(seeds: int) -> dict[str, Any]:
     return found
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Measure what edges between agents earn."""
     parser = argparse.ArgumentParser(prog="python -m experiments.communication", description=main.__doc__)
@@ -206,23 +208,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=("world", "real"), help="measure this part again, and keep the other")
     options = parser.parse_args(arguments)
     preset, path = PRESETS[options.preset], resolve_path(options.output)
-    try:
-        about = {
-            "command": f"make communication ARGS='--preset {options.preset}'",
-            "code": code_version(),
-            "environment": environment(),
-            "seeds": preset["seeds"],
-        }
-        measured = {}
-        if options.part != "real":
-            measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
-        if options.part != "world":
-            measured["real"] = about | real_part(preset["seeds"])
-        kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
-        record = kept | measured
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    about = {
+        "command": f"make communication ARGS='--preset {options.preset}'",
+        "code": code_version(),
+        "environment": environment(),
+        "seeds": preset["seeds"],
+    }
+    measured = {}
+    if options.part != "real":
+        measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
+    if options.part != "world":
+        measured["real"] = about | real_part(preset["seeds"])
+    kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
+    record = kept | measured
     lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
     write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
     return 0

@@ -25,6 +25,7 @@ from dynagent.llm.recorded import recorded_file
 from dynagent.llm.transformers import SAMPLING
 from dynagent.tasks import load_questions
 from experiments.communication_team import FOLDER, MODEL, make_graph, short_questions, wiring
+from experiments.program import program
 
 RECORDINGS = "results/recordings"
 TOKENS_PER_BATCH = 4096  # a step of a written reply costs the same for one reply as for thirty
@@ -105,24 +106,21 @@ def record(llm: Recorded, questions: list[Any], parts: list[int]) -> None:
         runner.run(chosen, adjacency.expand(len(chosen), 1, -1, -1))
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Record the replies of agents that read each other."""
     parser = argparse.ArgumentParser(prog="python -m experiments.communication_record", description=main.__doc__)
     parser.add_argument("--parts", type=int, nargs="+", default=list(range(NUM_PARTS)), help="default: all")
     options = parser.parse_args(arguments)
-    try:
-        questions = short_questions(load_questions("mmlu", "test", limit=1000))
-        model = SharedPrefixModel.load(MODEL)
-        model.tokens_per_batch = TOKENS_PER_BATCH
-        path = resolve_path(FOLDER) / f"{model.identity}.jsonl"
-        voter = make_graph(None).team[-1]
-        alone = {voter.request(question).key(model.identity) for question in questions}
-        if 0 in options.parts:
-            take_over(recorded_file(resolve_path(RECORDINGS), "agent", MODEL), path, alone)
-        record(Recorded(model, path), questions, options.parts)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    questions = short_questions(load_questions("mmlu", "test", limit=1000))
+    model = SharedPrefixModel.load(MODEL)
+    model.tokens_per_batch = TOKENS_PER_BATCH
+    path = resolve_path(FOLDER) / f"{model.identity}.jsonl"
+    voter = make_graph(None).team[-1]
+    alone = {voter.request(question).key(model.identity) for question in questions}
+    if 0 in options.parts:
+        take_over(recorded_file(resolve_path(RECORDINGS), "agent", MODEL), path, alone)
+    record(Recorded(model, path), questions, options.parts)
     return 0
 
 

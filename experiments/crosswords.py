@@ -38,6 +38,7 @@ from experiments.crosswords_config import PUBLISHED, SIMULATED, CrosswordsConfig
 from experiments.crosswords_solver import SKILLS, family_of
 from experiments.crosswords_world import MAX_EDGES, Best, PathTable, Search, simulated_team
 from experiments.learner import side_by_side
+from experiments.program import program
 
 OUTPUT = "results/crosswords.json"
 POLICIES = ("static", "dynamic")
@@ -212,6 +213,7 @@ def measure_all(num_seeds: int, processes: int) -> dict[str, Any]:
     }
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Train static and dynamic policies in the simulated crosswords world."""
     parser = argparse.ArgumentParser(prog="python -m experiments.crosswords", description=main.__doc__)
@@ -220,12 +222,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     code, started = code_version(), time.monotonic()  # of the code that runs, not of what the tree is at the end
-    try:
-        puzzles, source = load_puzzles("all")
-        measured = measure_all(options.seeds, options.processes)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    puzzles, source = load_puzzles("all")
+    measured = measure_all(options.seeds, options.processes)
     record = {
         "command": f"make crosswords ARGS='--seeds {options.seeds}'",
         "code": code,

@@ -27,6 +27,7 @@ from dynagent.sources import file_sha256
 from dynagent.tasks.crosswords import load_puzzles
 from experiments.crosswords_agents import MAX_NEW_TOKENS, ReturnAll, brute_force, reflection
 from experiments.crosswords_boards import BoardRunner
+from experiments.program import program
 
 FOLDER = "results/recordings/crosswords"
 WORLD = "results/crosswords.json"  # where the learned graphs come from
@@ -101,6 +102,7 @@ def run_graphs(llm: Any) -> tuple[dict[str, Any], BoardRunner]:
     return results, runner
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Run fixed graphs of a language model's agents on the paper's 20 crosswords, and record every reply."""
     parser = argparse.ArgumentParser(prog="python -m experiments.crosswords_answers", description=main.__doc__)
@@ -111,22 +113,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     code, folder = code_version(), resolve_path(FOLDER)
-    try:
-        llm: Recorded | RecordedAnswers
-        if options.replay:
-            llm = recorded_answers(options.agent_llm)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_features(QuestionReader.load(options.edge_llm), load_puzzles("all")[0], folder)
-            if options.features_only:
-                return 0
-            model = TransformersModel.load(options.agent_llm)
-            model.tokens_per_batch = TOKENS_PER_BATCH
-            llm = Recorded(model, folder / f"{model.identity}.jsonl")
-        results, _ = run_graphs(llm)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    llm: Recorded | RecordedAnswers
+    if options.replay:
+        llm = recorded_answers(options.agent_llm)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_features(QuestionReader.load(options.edge_llm), load_puzzles("all")[0], folder)
+        if options.features_only:
+            return 0
+        model = TransformersModel.load(options.agent_llm)
+        model.tokens_per_batch = TOKENS_PER_BATCH
+        llm = Recorded(model, folder / f"{model.identity}.jsonl")
+    results, _ = run_graphs(llm)
     record = {
         "command": COMMAND,
         "code": code,

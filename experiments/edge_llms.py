@@ -27,6 +27,7 @@ from dynagent.llm.features import QuestionReader, RecordedReader
 from dynagent.llm.transformers import READOUTS
 from dynagent.sources import Source, combined_sha256, model_folder
 from dynagent.tasks import Question, load_questions
+from experiments.program import program
 from experiments.record import CMMLU, world_questions
 
 FOLDER = "results/ablations/features"
@@ -127,6 +128,7 @@ def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Pa
     return path
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Let other edge LLMs read the questions, and keep their features for replay."""
     parser = argparse.ArgumentParser(prog="python -m experiments.edge_llms", description=main.__doc__)
@@ -135,13 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", metavar="NAME", default=names, help="default: " + ", ".join(names))
     parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    try:
-        questions = questions_to_read(options.cmmlu)
-        for name in options.models:
-            print(read_and_write(name, questions, resolve_path(options.output)))
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    questions = questions_to_read(options.cmmlu)
+    for name in options.models:
+        print(read_and_write(name, questions, resolve_path(options.output)))
     return 0
 
 

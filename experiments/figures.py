@@ -7,7 +7,6 @@ questions and seeds are behind it, and what its intervals hold for. Notebooks an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from experiments.idea import COMMAND as IDEA_COMMAND
 from experiments.idea import OUTPUT as IDEA
 from experiments.idea_figure import plot_idea
 from experiments.plots import plot_headroom, plot_intervals, plot_sparsity, plot_utilities, with_accuracy_intervals
+from experiments.program import program
 from experiments.spend_tables import load_record as load_spend
 from experiments.spend_tables import plot_communication, plot_frontier
 from experiments.study import load_record
@@ -434,6 +434,7 @@ def show(name: str) -> None:
     display(Markdown(f"**{name}.** {drawn.caption}"))
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Draw the figures of the experiments as SVG and PNG, from their records."""
     parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=main.__doc__)
@@ -442,17 +443,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     matplotlib.use("Agg")
     folder: Path = resolve_path(options.output)
-    try:
-        for name in options.names or FIGURES:
-            if name not in FIGURES:
-                raise ValueError(f"There is no figure {name!r}; {nearest(name, FIGURES)}")
-            drawn = FIGURES[name]()
-            save_figure(drawn.figure, folder, name)
-            plt.close(drawn.figure)
-            print(f"{folder / name}.svg and .png\n    {drawn.caption}")
-    except (ValueError, OSError, json.JSONDecodeError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    for name in options.names or FIGURES:
+        if name not in FIGURES:
+            raise ValueError(f"There is no figure {name!r}; {nearest(name, FIGURES)}")
+        drawn = FIGURES[name]()
+        save_figure(drawn.figure, folder, name)
+        plt.close(drawn.figure)
+        print(f"{folder / name}.svg and .png\n    {drawn.caption}")
     return 0
 
 

@@ -36,6 +36,7 @@ from dynagent.train import train
 from experiments.intervals import clustered_interval
 from experiments.learner import FEATURES, RECORDINGS, side_by_side
 from experiments.matched import at_spend
+from experiments.program import program
 from experiments.recipes import BUDGET
 from experiments.table2_cells import ADVERSARIAL, QWEN, SPECIALIZED
 from experiments.table2_records import plain
@@ -220,6 +221,7 @@ def against(
     return clustered_interval(scores - np.stack(equal), subjects), mismatch
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Measure accuracy against tokens of every wiring."""
     parser = argparse.ArgumentParser(prog="python -m experiments.frontier", description=main.__doc__)
@@ -235,28 +237,24 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     preset, path = PRESETS[options.preset], resolve_path(options.output)
     seeds, weights = range(preset["seeds"]), preset["cost_weights"]
-    try:
-        for name in options.settings or ():
-            if name not in SETTINGS:
-                raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
-        record = json.loads(path.read_text(encoding="utf-8")) if options.settings and path.exists() else {}
-        about = {
-            "command": f"make frontier ARGS='--preset {options.preset}'",
-            "code": code_version(),
-            "environment": environment(),
-            "seeds": len(seeds),
-            "cost weights": list(weights),
-        }
-        with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
-            for name in options.settings or preset["settings"]:
-                futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
-                results = [future.result() for future in progress(futures, desc=name, unit="seed")]
-                record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
-                lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
-                write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])  # each as soon as it is there
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    for name in options.settings or ():
+        if name not in SETTINGS:
+            raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
+    record = json.loads(path.read_text(encoding="utf-8")) if options.settings and path.exists() else {}
+    about = {
+        "command": f"make frontier ARGS='--preset {options.preset}'",
+        "code": code_version(),
+        "environment": environment(),
+        "seeds": len(seeds),
+        "cost weights": list(weights),
+    }
+    with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
+        for name in options.settings or preset["settings"]:
+            futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
+            results = [future.result() for future in progress(futures, desc=name, unit="seed")]
+            record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
+            lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
+            write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])  # each as soon as it is there
     return 0
 
 

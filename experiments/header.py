@@ -16,7 +16,6 @@ from dynagent.llm.features import QuestionReader
 from dynagent.llm.transformers import READOUTS
 from dynagent.tasks import Question
 
-HEADER_ID = "header-"
 PATH = "results/ablations/header.json"
 
 

@@ -26,6 +26,7 @@ from dynagent.runs import Experiment
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks import load_questions
 from experiments.intervals import clustered_interval
+from experiments.program import program
 from experiments.table2_cells import QWEN
 from experiments.table2_records import plain
 
@@ -81,20 +82,17 @@ def of_question(experiment: Experiment, question: Any, edge_probs: Tensor, readi
     }  # fmt: skip
 
 
+@program
 def main() -> int:
     """Train, measure, and write the record."""
-    try:
-        experiment = prepare(RunConfig.from_parameters(PARAMETERS))
-        scores: list[dict[str, np.ndarray]] = []
-        questions: list[dict[str, Any]] = []
-        for seed in progress(range(NUM_SEEDS), desc="specialists", unit="seed", total=NUM_SEEDS):
-            experiment = again(experiment, seed=seed)
-            policies, found = measure(experiment)
-            scores.append(found)
-            questions = questions or show(experiment, policies["learned"])
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    experiment = prepare(RunConfig.from_parameters(PARAMETERS))
+    scores: list[dict[str, np.ndarray]] = []
+    questions: list[dict[str, Any]] = []
+    for seed in progress(range(NUM_SEEDS), desc="specialists", unit="seed", total=NUM_SEEDS):
+        experiment = again(experiment, seed=seed)
+        policies, found = measure(experiment)
+        scores.append(found)
+        questions = questions or show(experiment, policies["learned"])
     held_out = experiment.eval_questions
     sources = [*used_sources(experiment), *load_questions("mmlu", split="test").sources]
     subjects = [question.subject for question in held_out]

@@ -31,6 +31,7 @@ from dynagent.results import code_version
 from dynagent.train import train
 from experiments.calls import agent_calls
 from experiments.controls import control_policies
+from experiments.program import program
 from experiments.recipes import (
     ABLATION,
     BUDGET,
@@ -175,6 +176,7 @@ def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[di
     return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows]
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Measure every recipe in every known-answer world."""
     parser = argparse.ArgumentParser(prog="python -m experiments.learner", description=main.__doc__)
@@ -185,12 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     path = resolve_path(options.output)
     command = f"make learner ARGS='--seeds {options.seeds}{options.part and f' --part {options.part}'}'"
-    try:
-        kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
-        rows = kept + run(options.seeds, options.processes, command, options.part)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
+    rows = kept + run(options.seeds, options.processes, command, options.part)
     write_rows(path, rows)
     return 0
 

@@ -27,6 +27,7 @@ from dynagent.llm.features import QuestionReader, save_features
 from dynagent.sources import computed_by
 from dynagent.tasks import Question, Questions, load_questions
 from dynagent.tasks.recorded import INDEX
+from experiments.program import program
 from experiments.worlds import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 
 MMLU = (("mmlu", "train", None), ("mmlu", "test", 1000))
@@ -99,6 +100,7 @@ def claimed(path: Path) -> Path:
     return path
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Record a language model's answers to questions of MMLU, and of CMMLU where its folder is given."""
     parser = argparse.ArgumentParser(prog="python -m experiments.record", description=main.__doc__)
@@ -111,26 +113,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default="results/recordings", help="default: %(default)s")
     options = parser.parse_args(arguments)
     folder = resolve_path(options.output)
-    try:
-        sets = [load_questions(name, split, limit=limit) for name, split, limit in MMLU]
-        if options.cmmlu:
-            sets += [load_questions(name, split, options.cmmlu, limit) for name, split, limit in CMMLU]
-        folder.mkdir(parents=True, exist_ok=True)
-        of_worlds = world_questions()
-        write_index(folder, [*sets, of_worlds])
-        reader = QuestionReader.load(options.edge_llm)
-        read = [question for questions in (*sets, of_worlds) for question in questions]
-        described = dict.fromkeys([*descriptions_of_worlds(), *descriptions_of_teams()])
-        claimed(folder / f"{reader.identity}.safetensors")
-        save_features(reader, [*read, *described], folder)
-        for name, mode in [(options.agent_llm, options.agent_mode)] if options.agent_llm else AGENTS:
-            model = TransformersModel.load(name)
-            llm = Recorded(model, claimed(folder / f"{model.identity}.jsonl"))
-            for questions in sets:
-                record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    sets = [load_questions(name, split, limit=limit) for name, split, limit in MMLU]
+    if options.cmmlu:
+        sets += [load_questions(name, split, options.cmmlu, limit) for name, split, limit in CMMLU]
+    folder.mkdir(parents=True, exist_ok=True)
+    of_worlds = world_questions()
+    write_index(folder, [*sets, of_worlds])
+    reader = QuestionReader.load(options.edge_llm)
+    read = [question for questions in (*sets, of_worlds) for question in questions]
+    described = dict.fromkeys([*descriptions_of_worlds(), *descriptions_of_teams()])
+    claimed(folder / f"{reader.identity}.safetensors")
+    save_features(reader, [*read, *described], folder)
+    for name, mode in [(options.agent_llm, options.agent_mode)] if options.agent_llm else AGENTS:
+        model = TransformersModel.load(name)
+        llm = Recorded(model, claimed(folder / f"{model.identity}.jsonl"))
+        for questions in sets:
+            record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
     return 0
 
 

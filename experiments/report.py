@@ -28,6 +28,7 @@ from pygments.formatters import HtmlFormatter
 
 from dynagent.config import project_root, resolve_path
 from dynagent.downloads import write_file
+from experiments.program import program
 
 OUTPUT = "build/report"
 # Page -> the Markdown that it shows, from the project's root.
@@ -197,17 +198,14 @@ def build(folder: Path, root: Path) -> list[Path]:
     return [folder / name for name in pages.values()]
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Write the notebooks, the ledger and the gallery as HTML pages with an index."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=main.__doc__)
     parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
     options = parser.parse_args(arguments)
     folder = resolve_path(options.output)
-    try:
-        pages = build(folder, project_root())
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    pages = build(folder, project_root())
     print(f"{len(pages)} pages: open {folder / 'index.html'} in a browser")
     return 0
 

@@ -31,6 +31,7 @@ from dynagent.results import code_version, environment
 from dynagent.sources import file_sha256
 from dynagent.tasks.recorded import INDEX
 from experiments.intervals import clustered_interval
+from experiments.program import program
 from experiments.table2_records import plain
 
 FOLDER = "results/ablations"
@@ -175,6 +176,7 @@ def load_record(study: str, folder: str = FOLDER) -> dict[str, Any]:
     return found
 
 
+@program
 def run(study: str, about: str, make: Callable[[argparse.Namespace], Mapping[str, Any]], arguments: Any = None) -> int:
     """The program of a study: its options, its sections, its record."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{study}", description=about)
@@ -182,11 +184,7 @@ def run(study: str, about: str, make: Callable[[argparse.Namespace], Mapping[str
     parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
     options = parser.parse_args(arguments)
     began = time.monotonic()
-    try:
-        if options.preset not in PRESETS:
-            raise ValueError(f"There is no preset {options.preset!r}; {nearest(options.preset, PRESETS)}")
-        print(write_record(study, options, make(options), began))
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    if options.preset not in PRESETS:
+        raise ValueError(f"There is no preset {options.preset!r}; {nearest(options.preset, PRESETS)}")
+    print(write_record(study, options, make(options), began))
     return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dynagent.config import nearest, resolve_path
 from dynagent.progress import progress
+from experiments.program import program
 from experiments.table2_cells import Cell, cells
 from experiments.table2_measure import Measurement, measure
 from experiments.table2_records import FOLDER, is_finished, write_cell
@@ -65,6 +66,7 @@ def run(wanted: Iterable[Cell], folder: Path, processes: int = 2, num_seeds: int
     return [cell.name for cell in todo]
 
 
+@program
 def main(arguments: list[str] | None = None) -> int:
     """Train many seeds of every cell of Table 2 on recorded answers."""
     parser = argparse.ArgumentParser(prog="python -m experiments.table2", description=main.__doc__)
@@ -74,17 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
     options = parser.parse_args(arguments)
     known = cells()
-    try:
-        for name in options.cells or ():
-            if name not in known:
-                raise ValueError(f"There is no cell {name!r}; {nearest(name, known)}")
-        if options.processes < 1 or (options.seeds is not None and options.seeds < 1):
-            raise ValueError("--seeds and --processes have to be 1 or more.")
-        wanted = [known[name] for name in options.cells or known]
-        done = run(wanted, resolve_path(options.output), options.processes, options.seeds)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        return 2
+    for name in options.cells or ():
+        if name not in known:
+            raise ValueError(f"There is no cell {name!r}; {nearest(name, known)}")
+    if options.processes < 1 or (options.seeds is not None and options.seeds < 1):
+        raise ValueError("--seeds and --processes have to be 1 or more.")
+    wanted = [known[name] for name in options.cells or known]
+    done = run(wanted, resolve_path(options.output), options.processes, options.seeds)
     print(f"{len(done)} of {len(wanted)} cells were measured, the others are on record: {options.output}")
     return 0
 

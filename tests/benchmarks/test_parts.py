@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import Case, InstantModel
+from toy import one_thread  # noqa: F401
 
 from dynagent.agents import Truthful
 from dynagent.config import project_root
@@ -23,15 +24,6 @@ from dynagent.tasks.recorded import load_recorded
 
 RECORDINGS = project_root() / "results" / "recordings"
 SMOLLM2 = "smollm2-135m-instruct"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are small, and two threads would only wait for each other."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="module")
