@@ -326,7 +326,7 @@ def test_a_run_that_tunes_leaves_a_policy_and_a_record(backbone, tmp_path):
 
 
 def train_tuned(backbone: str, accumulate: tuple[int, ...] = (1,)) -> dict[str, dict[str, torch.Tensor]]:
-    """What 20 steps in double precision make of head and language model, in one process or in several."""
+    """What 20 steps make of head and language model, in one process or in several; in double precision but for one."""
     reader = QuestionReader(TransformersModel.load(backbone, dtype="float32", device="cpu"))
     trained = {}
     for tune in ("lora", "full"):
@@ -335,7 +335,9 @@ def train_tuned(backbone: str, accumulate: tuple[int, ...] = (1,)) -> dict[str, 
                 policy = TunedEdgePolicy.from_backbone(reader, GRAPH, tune=tune).double()
                 fit(policy, num_iterations=20, estimator=estimator, gradient_accumulation_steps=steps)
                 trained[f"{tune}/{estimator}/{steps}"] = policy.own_tensors()
-    return trained
+    single = TunedEdgePolicy.from_backbone(reader, GRAPH, tune="lora")
+    fit(single, num_iterations=20, estimator="exact")
+    return trained | {"float32": single.own_tensors()}
 
 
 @pytest.fixture(scope="module")
@@ -349,12 +351,12 @@ def two_processes(backbone, tmp_path_factory):
     return in_two_processes(folder, f"test_tuning.train_tuned({backbone!r}, (1, 2))")
 
 
-def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 1e-9) -> None:
     assert found.keys() == expected.keys()
     moved = sum(bool(tensor.abs().max() > 1e-3) for tensor in expected.values())
     assert moved > 14
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol)
 
 
 @pytest.mark.slow
@@ -371,3 +373,10 @@ def test_micro_batches_train_what_their_batch_does(tune, estimator, one_process)
 def test_two_processes_train_what_one_does(tune, estimator, steps, one_process, two_processes):
     for process in two_processes:
         assert_same_weights(process[f"{tune}/{estimator}/{steps}"], one_process[f"{tune}/{estimator}/1"])
+
+
+@pytest.mark.slow
+def test_in_single_precision_two_processes_differ_by_rounding(one_process, two_processes):
+    """Head and LoRA; seen: a few 1e-7."""
+    for process in two_processes:
+        assert_same_weights(process["float32"], one_process["float32"], atol=1e-5)
