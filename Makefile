@@ -76,67 +76,67 @@ lock: install ## remake requirements.lock from pyproject.toml (ARGS=--upgrade fo
 train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iterations 50" sets parameters)
 	@mkdir -p results/executed
 	$(BIN)/papermill --cwd notebooks notebooks/train.ipynb results/executed/train.ipynb -p dataset mmlu $(ARGS)
-	@$(BIN)/python -m dynagent.results results/executed/train.ipynb
+	@$(BIN)/python -m dynagent summary results/executed/train.ipynb
 
 .PHONY: record
 record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
-	$(BIN)/python -m experiments.record $(ARGS)
+	$(BIN)/python -m studies.recordings.record $(ARGS)
 
 .PHONY: learner
 learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
-	$(BIN)/python -m experiments.learner $(ARGS)
-	$(BIN)/python -m experiments.figures learner_headroom learner_sparsity
+	$(BIN)/python -m studies.worlds.measure $(ARGS)
+	$(BIN)/python -m studies.gallery.figures learner_headroom learner_sparsity
 
 .PHONY: experiments
 experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
-	$(BIN)/python -m experiments.table2 $(ARGS)
+	$(BIN)/python -m studies.table2.run $(ARGS)
 
 .PHONY: crosswords
 crosswords: install ## static and dynamic policies in the simulated crosswords world: results/crosswords.json (10 minutes)
-	$(BIN)/python -m experiments.crosswords $(ARGS)
+	$(BIN)/python -m studies.crosswords.measure $(ARGS)
 
 .PHONY: record-crosswords
 record-crosswords: install ## a language model's replies to the 20 crosswords under fixed graphs (an hour on two idle cores; resumable)
-	$(BIN)/python -m experiments.crosswords_answers $(ARGS)
+	$(BIN)/python -m studies.crosswords.answers $(ARGS)
 
 .PHONY: ablations
 ablations: install ## what the paper's numbers hang on: results/ablations (half an hour; resumable; ARGS="--preset smoke")
-	$(BIN)/python -m experiments.embedding_ablation $(ARGS)
-	$(BIN)/python -m experiments.as_released $(ARGS)
-	$(BIN)/python -m experiments.no_effect $(ARGS)
-	$(BIN)/python -m experiments.model_size $(ARGS)
+	$(BIN)/python -m studies.readings.embedding $(ARGS)
+	$(BIN)/python -m studies.released.measure $(ARGS)
+	$(BIN)/python -m studies.released.no_effect $(ARGS)
+	$(BIN)/python -m studies.readings.model_size $(ARGS)
 
 .PHONY: read
 read: install ## let other and untrained edge LLMs read the questions (ARGS="--cmmlu FOLDER"; an hour on two cores)
-	$(BIN)/python -m experiments.edge_llms $(ARGS)
+	$(BIN)/python -m studies.readings.edge_llms $(ARGS)
 
 .PHONY: claims
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
-	$(BIN)/python -m experiments.claims $(ARGS)
+	$(BIN)/python -m studies.ledger.claims $(ARGS)
 
 .PHONY: communication
 communication: install ## what edges between agents earn, in a world and on record: results/communication.json (ARGS="--preset smoke")
-	$(BIN)/python -m experiments.communication $(ARGS)
+	$(BIN)/python -m studies.communication.measure $(ARGS)
 
 .PHONY: record-communication
 record-communication: install ## record agents that read each other, for `make communication` (an hour on two cores; resumable)
-	$(BIN)/python -m experiments.communication_record $(ARGS)
+	$(BIN)/python -m studies.communication.recording $(ARGS)
 
 .PHONY: frontier
 frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
-	$(BIN)/python -m experiments.frontier $(ARGS)
+	$(BIN)/python -m studies.frontier.measure $(ARGS)
 
 .PHONY: figures
 figures: install ## draw all figures of the experiments from their records: results/figures (ARGS="adversaries frontier")
-	$(BIN)/python -m experiments.figures $(ARGS)
+	$(BIN)/python -m studies.gallery.figures $(ARGS)
 
 .PHONY: idea
 idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
-	$(BIN)/python -m experiments.idea $(ARGS)
+	$(BIN)/python -m studies.idea.measure $(ARGS)
 
 .PHONY: report
 report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
-	$(BIN)/python -m experiments.report $(ARGS)
+	$(BIN)/python -m studies.site.report $(ARGS)
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
@@ -179,23 +179,23 @@ audit: install ## known vulnerabilities of the locked packages (needs the networ
 
 .PHONY: bench
 bench: install ## what a run costs beside its language models: results/bench.json (5 minutes; ARGS="--only drawing")
-	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+	$(BIN)/python -m studies.benchmarks.bench $(ARGS)
 
 .PHONY: bench-parts
 bench-parts: install ## time the parts of a run, with pytest-benchmark (a minute)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	$(BIN)/python -m pytest tests/studies/benchmarks --benchmark-enable --benchmark-only
 
 .PHONY: bench-first-run
 bench-first-run: install ## time and memory of these commands in a fresh clone with an empty home
-	$(BIN)/python tests/benchmarks/first_run.py
+	$(BIN)/python -m studies.benchmarks.first_run
 
 .PHONY: bench-tuning
 bench-tuning: install ## does training the edge LLM pay? head, LoRA and full compared (half an hour; ARGS="--num-train 80")
-	$(BIN)/python tests/benchmarks/tuning.py $(ARGS)
+	$(BIN)/python -m studies.benchmarks.tuning $(ARGS)
 
 .PHONY: bench-gpu
 bench-gpu: install ## reading, scoring and training on a CUDA GPU: results/bench_gpu.json (ARGS="--smollm2 FOLDER" trains there)
-	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
+	$(BIN)/python -m studies.benchmarks.bench_gpu $(ARGS)
 
 .PHONY: lint
 lint: install ## ruff (lint and format) and mypy

@@ -1,9 +1,7 @@
 """Input-conditioned graphs of language agents, learned by REINFORCE.
 
 The names in ``__init__.pyi`` can be imported from here; each is fetched from its module when first asked for, so
-that ``import dynagent`` stays cheap. The training loop and the evaluation are called as their modules
-are, and are imported from them: ``from dynagent.train import train``,
-``from dynagent.evaluate import evaluate``.
+that ``import dynagent`` stays cheap.
 """
 
 import lazy_loader

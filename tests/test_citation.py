@@ -8,7 +8,7 @@ import yaml
 
 import dynagent
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 # Keys of the schema 1.2.0 that may stand at the top, in a reference, and in an author.
 TOP = {

@@ -5,12 +5,12 @@ import importlib
 import pkgutil
 
 import dynagent
-import experiments
+import studies
 
 
 def test_the_examples_in_the_docstrings_give_what_they_say():
-    names = ["dynagent", "experiments"]
-    for package in (dynagent, experiments):
+    names = ["dynagent", "studies"]
+    for package in (dynagent, studies):
         names += [found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     results = {name: doctest.testmod(importlib.import_module(name)) for name in names}
     assert {name: result.failed for name, result in results.items() if result.failed} == {}

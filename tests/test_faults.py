@@ -16,27 +16,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_config import WRONG
-from toy import Lucky, ToyPolicy, one_thread, save_tiny_backbone, toy_graph, toy_questions  # noqa: F401
 
-from dynagent import experiment, sources
-from dynagent.agents import Message, Truthful
-from dynagent.config import RunConfig, TrainConfig
-from dynagent.decision import MajorityVote
-from dynagent.evaluate import answer_counts, evaluate
-from dynagent.execution import Runner
-from dynagent.experiment import run_experiment
+from dynagent.__main__ import main
+from dynagent.artefacts import sources
+from dynagent.evaluation.evaluate import answer_counts, evaluate
+from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
-from dynagent.llm import Recorded, Reply, TransformersModel, load_llm
-from dynagent.llm.features import QuestionReader, _load, _save
-from dynagent.policy import StaticEdgePolicy
-from dynagent.results import RunRecord, summary
+from dynagent.learning.config import TrainConfig
+from dynagent.learning.loop import train
+from dynagent.llm.base import Reply
+from dynagent.llm.load import load_llm
+from dynagent.llm.local import TransformersModel
+from dynagent.llm.reading import QuestionReader, _load, _save
+from dynagent.llm.store import Recorded
+from dynagent.policies.static import StaticEdgePolicy
+from dynagent.runs.config import RunConfig
+from dynagent.runs.record import RunRecord, summary
+from dynagent.runs.run import run_experiment
 from dynagent.sampling import edge_noise, sample_dags
-from dynagent.tasks import Question, load_questions
-from dynagent.tasks.letters import TIMED_OUT, UNPARSABLE, parse_letter
-from dynagent.train import train
+from dynagent.tasks.multiple_choice import Question, load_questions
+from dynagent.team.agents import Truthful
+from dynagent.team.messages import Message
+from dynagent.team.replies import TIMED_OUT, UNPARSABLE, parse_letter
+from dynagent.team.votes import MajorityVote
+from tests.support.toy import Lucky, ToyPolicy, save_tiny_backbone, toy_graph, toy_questions
+from tests.support.wrong_parameters import WRONG
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def test_a_wrong_parameter_ends_the_program_with_one_sentence_and_nothing_writte
             continue
         if value is None:  # leaves the value to the preset
             continue
-        assert experiment.main([str(path)]) == 2
+        assert main(["train", str(path)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("dynagent: ")
         assert error.count("\n") == 1
@@ -91,7 +97,7 @@ def test_a_bad_data_file_ends_the_program_with_one_sentence(row, sentence, tmp_p
     (folder / "astronomy_test.csv").write_bytes(good + (row if isinstance(row, bytes) else row.encode()))
     run = {"data_source": str(tmp_path / "data"), "output_dir": str(tmp_path / "runs"), "edge_policy": "static"}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert experiment.main([str(tmp_path / "run.json")]) == 2
+    assert main(["train", str(tmp_path / "run.json")]) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert "astronomy_test.csv" in error
@@ -427,12 +433,14 @@ def test_a_run_on_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys):
     run = {"dataset": "sample", "edge_llm": llm, "agent_llm": llm, "output_dir": str(tmp_path / "runs")}
     run |= {"train_limit": 8, "eval_limit": 4, "num_iterations": 2}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert experiment.main([str(tmp_path / "run.json")]) == 0
+    assert main(["train", str(tmp_path / "run.json")]) == 0
     capsys.readouterr()
     full = (_ for _ in ()).throw
-    monkeypatch.setattr("dynagent.checkpoints.write_file", lambda *_: full(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "dynagent.artefacts.downloads.write_file", lambda *_: full(OSError(28, "No space left on device"))
+    )
     (tmp_path / "run.json").write_text(json.dumps(run | {"seed": 1}))
-    assert experiment.main([str(tmp_path / "run.json")]) == 2
+    assert main(["train", str(tmp_path / "run.json")]) == 2
     error = capsys.readouterr().err
     assert "is full: free some space and run again; nothing saved is lost" in error
     assert run_experiment(RunConfig(**run), "again") is not None  # the finished one is still there

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from test_downloads import cache, index, pin  # noqa: F401
-from toy import save_tiny_backbone
 
-from dynagent.config import RunConfig
-from dynagent.results import RunRecord, run_folder
+from dynagent.runs.config import RunConfig
+from dynagent.runs.record import RunRecord, run_folder
+from tests.support.packages import pin
+from tests.support.toy import save_tiny_backbone
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 POINTS = int(os.environ.get("DYNAGENT_KILLS", "5"))
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1",
@@ -30,7 +30,7 @@ ENVIRONMENT = os.environ | {
 def test_killed_at_random_points_it_ends_with_the_same_bytes(kind, tmp_path):
     """Weights, metrics, records and recordings, but for the block `timing`; and no call is paid twice but the batch
     that was being computed."""
-    command = [sys.executable, str(ROOT / "tests" / "killing.py"), kind, str(tmp_path), str(POINTS), "--seed", "7"]
+    command = [sys.executable, "-m", "tests.support.killing", kind, str(tmp_path), str(POINTS), "--seed", "7"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100 + 60 * POINTS)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
@@ -46,10 +46,12 @@ def test_killed_at_random_points_it_ends_with_the_same_bytes(kind, tmp_path):
 
 EIGHT = """
 import json, sys
-from dynagent import sources
-from dynagent.config import RunConfig
-from dynagent.experiment import run_experiment
-from dynagent.llm import Recorded, Request, load_llm
+from dynagent.artefacts import sources
+from dynagent.runs.config import RunConfig
+from dynagent.runs.run import run_experiment
+from dynagent.llm.store import Recorded
+from dynagent.llm.base import Request
+from dynagent.llm.load import load_llm
 from pathlib import Path
 
 folder, number, artefact = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
@@ -69,7 +71,7 @@ for seed in (0, number):  # one run is everybody's, one is its own
 
 
 @pytest.mark.slow
-def test_eight_processes_on_one_cache_one_recording_and_one_results_folder(index, monkeypatch, tmp_path):  # noqa: F811
+def test_eight_processes_on_one_cache_one_recording_and_one_results_folder(index, monkeypatch, tmp_path):
     artefact = index.artefact(b"the content")
     pin(monkeypatch, artefact)
     llm = save_tiny_backbone(tmp_path / "llm")
@@ -110,14 +112,14 @@ import ctypes, gc, json, os, resource, sys
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from toy import ToyPolicy, toy_questions, Lucky
-from dynagent import checkpoints
-from dynagent.checkpoints import Checkpoint
-from dynagent.config import TrainConfig
-from dynagent.decision import MajorityVote
-from dynagent.execution import Runner
+from tests.support.toy import ToyPolicy, toy_questions, Lucky
+from dynagent.learning import checkpoint as checkpoints
+from dynagent.learning.checkpoint import Checkpoint
+from dynagent.learning.config import TrainConfig
+from dynagent.team.votes import MajorityVote
+from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
-from dynagent.train import train
+from dynagent.learning.loop import train
 
 torch.set_num_threads(1)
 checkpoints.EVERY, checkpoints.SHARE = 0.2, 1.0

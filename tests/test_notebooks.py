@@ -14,15 +14,16 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from toy import free_port
 
-from dynagent.config import PRESETS, RunConfig
 from dynagent.parameters import Parameters
-from dynagent.results import RunRecord, run_folder
-from experiments.crosswords_config import CrosswordsConfig
-from experiments.table2_cells import notebook_config
+from dynagent.runs.config import RunConfig
+from dynagent.runs.presets import PRESETS
+from dynagent.runs.record import RunRecord, run_folder
+from studies.crosswords.settings import CrosswordsConfig
+from studies.table2.settings import notebook_config
+from tests.support.toy import free_port
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRAIN = ROOT / "notebooks" / "train.ipynb"
 
@@ -192,7 +193,10 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
         p.stem for p in (run_folder(config) / "figures").iterdir()
     }
     summary = subprocess.run(
-        [sys.executable, "-m", "dynagent.results", tmp_path / "out.ipynb"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "dynagent", "summary", tmp_path / "out.ipynb"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert str(run_folder(config)) in summary.stdout
     assert "learned, sampled" in summary.stdout

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 import dynagent
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -36,7 +36,7 @@ REQUIREMENTS = [
 
 TOP_LEVEL = {
     "CITATION.cff",
-    *("dynagent", "experiments", "notebooks", "results", "tests", ".ci", ".github", ".git"),
+    *("dynagent", "studies", "notebooks", "results", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
     *(".gitignore", ".gitattributes", ".pre-commit-config.yaml"),

@@ -12,20 +12,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from test_downloads import cache, index, pin  # noqa: F401
-from toy import save_tiny_backbone
 
 import dynagent
-from dynagent import sources
-from dynagent.config import RunConfig
-from dynagent.evaluate import Evaluation, accuracy_table
-from dynagent.experiment import run_experiment
-from dynagent.llm import TransformersModel
-from dynagent.sources import PINNED, Source
-from dynagent.tasks import load_questions
+from dynagent.artefacts import sources
+from dynagent.artefacts.sources import PINNED, Source
+from dynagent.evaluation.evaluate import Evaluation, accuracy_table
+from dynagent.llm.local import TransformersModel
+from dynagent.runs.config import RunConfig
+from dynagent.runs.run import run_experiment
+from dynagent.tasks.multiple_choice import load_questions
+from tests.support.packages import pin
+from tests.support.toy import save_tiny_backbone
 
-ROOT = Path(__file__).resolve().parent.parent
-CODE = sorted([*Path(dynagent.__file__).parent.rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
+ROOT = Path(__file__).resolve().parents[1]
+CODE = sorted([*Path(dynagent.__file__).parent.rglob("*.py"), *(ROOT / "studies").rglob("*.py")])
 LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "compile", "torch.load", "yaml.load", "pd.read_pickle", "os.system", "os.popen"}
 
@@ -76,7 +76,7 @@ def test_a_model_whose_weights_are_a_pickle_is_not_loaded(tmp_path):
 # --- archives
 
 
-def test_a_member_of_a_wheel_cannot_leave_its_folder(index, monkeypatch, tmp_path):  # noqa: F811
+def test_a_member_of_a_wheel_cannot_leave_its_folder(index, monkeypatch, tmp_path):
     """What is wanted is written under our own name; other members, wherever they point, are not unpacked at all."""
     artefact = index.artefact(b"the content")
     (name,) = index.wheels

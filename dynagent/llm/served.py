@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from itertools import product
 from typing import Any
 
-from dynagent.endpoints import endpoint
+from dynagent.artefacts.sources import Source
 from dynagent.llm.base import Reply, Request
-from dynagent.sources import Source
+from dynagent.llm.endpoints import endpoint
 
 LIKELIEST = {"logprobs": True, "top_logprobs": 20}  # first tokens of a reply: the most that the protocol allows
 READINGS = 3  # of a reply that cannot be read

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dynagent.sources import Source, fetch, file_sha256, pinned_source
+from dynagent.artefacts.sources import Source, fetch, file_sha256, pinned_source
 
 SIZE = 5
 POSITIONS = tuple(f"{way}{number}" for way in "hv" for number in range(1, SIZE + 1))

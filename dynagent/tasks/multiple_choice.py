@@ -23,8 +23,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from dynagent.artefacts.sources import Source, combined_sha256, fetch, file_sha256, hub_snapshot, pinned_source
 from dynagent.parameters import nearest
-from dynagent.sources import Source, combined_sha256, fetch, file_sha256, hub_snapshot, pinned_source
 from dynagent.tasks.subjects import AREAS
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def load_questions(
     dev, val and test with <subject>_<split>.csv (MMLU) or dev and test with <subject>.csv (CMMLU).
 
     Raises ValueError for an unknown data set or split, a split that the source lacks or a malformed file,
-    FileNotFoundError for a missing folder, and what `dynagent.sources.fetch` raises.
+    FileNotFoundError for a missing folder, and what `dynagent.artefacts.sources.fetch` raises.
     """
     for what, given, known in (("data set", dataset, DATASETS), ("split", split, SPLITS)):
         if given not in known:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dynagent.sources import Source, combined_sha256
+from dynagent.artefacts.sources import Source, combined_sha256
 from dynagent.tasks.multiple_choice import LETTERS, Question, Questions, _question, _text
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dynagent.sources import Source, file_sha256
+from dynagent.artefacts.sources import Source, file_sha256
 from dynagent.tasks.multiple_choice import LETTERS, LICENCES, Question, Questions
 
 INDEX = "index.jsonl"

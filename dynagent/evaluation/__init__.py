@@ -1,0 +1,1 @@
+"""How good a policy is, beside baselines and controls, with intervals."""

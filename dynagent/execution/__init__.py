@@ -1,0 +1,1 @@
+"""Running a team along a graph."""

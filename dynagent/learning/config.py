@@ -1,0 +1,89 @@
+"""The parameters of the training loop, and which values do not go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+
+from dynagent.learning.objectives import Estimator
+from dynagent.parameters import Count, CountOrZero, Parameters, Positive, PositiveOrZero, real_number
+
+STREAMS = ("data", "graphs", "init", "evaluation")
+
+
+HeldOut = Annotated[
+    float, real_number("from 0 to 0.5 (it holds out at most half of the questions)", lambda x: 0 <= x <= 0.5)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Parameters):
+    """The training loop's part of a run.
+
+    Attributes:
+        num_iterations: optimiser steps, or "auto": one pass over the questions. A second pass meets answers that are
+            already known by heart.
+        batch_size: questions an optimiser step, over all processes and micro-batches together.
+        gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
+            much memory a step needs, and numbers by no more than rounding.
+        graphs_per_question: K, graphs drawn for each question of a batch.
+        estimator: see `dynagent.learning.objectives`; "reinforce" is as published.
+        learning_rate, optimizer: "adam" or "sgd".
+        backbone_learning_rate: of the edge LLM's own weights or adapters, where they are trained.
+        bias_speed: the learning rate of the bias over that of the weights, for an edge policy that reads questions.
+            Above 1, what holds for all questions is learned first: it helps where agents are hard to tell apart and
+            the best of them are the same on all questions, and harms where they are not.
+        schedule: of the learning rate: "constant", or falling to zero, "linear" or "cosine".
+        early_stopping: share of the training questions that is held out to choose the best of 20 moments of the
+            training, by the utility of the most probable graphs; 0 keeps the last.
+        sparsity: weight of the expected number of edges in the loss.
+        penalise: the edges whose number that is: "decided" (those of `decide`), "effective" or "all".
+        cost_weight: what the tokens of the full graph cost, in units of accuracy; a graph's share of them is taken off
+            its utility.
+        order, decide: see `dynagent.sampling.sample_dags`.
+        mixed_precision: "no" or "bf16", of Accelerate.
+        seed: of data order, graphs, agents' draws and initialisation, each with a generator of its own.
+    """
+
+    num_iterations: Count | Literal["auto"] = "auto"
+    batch_size: Count = 4
+    gradient_accumulation_steps: Count = 1
+    graphs_per_question: Count = 16
+    estimator: Estimator = "exact"
+    learning_rate: Positive = 0.03
+    backbone_learning_rate: Positive = 1e-4
+    bias_speed: Positive = 1.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    early_stopping: HeldOut = 0.0
+    sparsity: PositiveOrZero = 0.0
+    penalise: Literal["decided", "effective", "all"] = "decided"
+    cost_weight: PositiveOrZero = 0.0
+    order: Literal["random", "fixed"] = "random"
+    decide: Literal["effective", "all"] = "effective"
+    mixed_precision: Literal["no", "bf16"] = "no"
+    seed: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.estimator == "leave_one_out" and self.graphs_per_question < 2:
+            raise ValueError(
+                "The estimator 'leave_one_out' compares the graphs of one question: set graphs_per_question to 2 "
+                "or more, or choose another estimator."
+            )
+
+    def steps(self, num_questions: int) -> int:
+        """Optimiser steps of a training on so many questions."""
+        if isinstance(self.num_iterations, int):
+            return self.num_iterations
+        return max(1, num_questions // self.batch_size)
+
+    def stream(self, name: str) -> int:
+        """The seed of one of the run's independent random generators, by the name of what it draws."""
+        return self.seed * len(STREAMS) + STREAMS.index(name)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A new generator at the start of a stream."""
+        return torch.Generator().manual_seed(self.stream(name))

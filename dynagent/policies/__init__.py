@@ -1,0 +1,1 @@
+"""Edge policies: from a question to one logit for every potential edge."""

@@ -1,0 +1,1 @@
+"""A run as a whole: its parameters, its parts, its record."""

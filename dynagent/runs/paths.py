@@ -1,0 +1,16 @@
+"""Where a run's files are: relative paths start at the project's root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The checkout that this package is installed from, else the working directory."""
+    root = Path(__file__).parents[2]
+    return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+def resolve_path(path: str | Path) -> Path:
+    """A path that starts at the project's root unless it is absolute."""
+    return project_root() / Path(path).expanduser()

@@ -1,0 +1,1 @@
+"""Known-answer worlds: simulated agents whose best graph is known exactly."""

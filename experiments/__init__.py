@@ -1,1 +1,0 @@
-"""What writes results/: programs that use the library and are no part of it."""

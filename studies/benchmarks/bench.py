@@ -1,0 +1,370 @@
+"""What a run costs beside its language models, as a table: `make bench`.
+
+Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the README's table of goals; five
+minutes on two cores. Values are medians, with quartiles; what is compared is measured in the same run, in turn. A goal
+is about the value. "The released code" was measured on two cores with agents that answer at once; of a range the middle
+is the reference. Only tokens/s, calls, and the steps with LoRA need a real language model:
+SmolLM2-135M-Instruct, which is downloaded like anywhere else.
+
+With BENCH_CLOCK=cpu in the environment (and OMP_NUM_THREADS=1) the time is the process's own, for a machine that is
+busy with other things; several processes are always timed by the wall clock. The record says which clock it was.
+`make bench ARGS="--only tokens"` measures one part anew and keeps the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from dynagent.evaluation.evaluate import evaluate
+from dynagent.graph import AgentGraph
+from dynagent.llm.local import batches_of_similar_length
+from dynagent.llm.reading import QuestionReader
+from dynagent.llm.store import Recorded
+from dynagent.runs.paths import project_root
+from dynagent.runs.record import code_version, environment
+from dynagent.sampling import edge_noise, sample_dags
+from dynagent.tasks.multiple_choice import load_questions
+from dynagent.team.agents import Truthful
+from dynagent.team.votes import MajorityVote
+from studies.benchmarks.cases import Case, CountingModel, InstantModel
+from studies.benchmarks.rows import CLOCK, Row, between_marks, exponent, in_turn, markdown, row, seconds, table
+
+ROOT = project_root()
+
+MODEL = "smollm2-135m-instruct"
+RELEASED = "the released code"
+STATIC_ITERATION = {8: 29.7, 16: 80.5}  # ms by number of agents; its edge LLM comes on top where the policy is dynamic
+DRAWING = {8: 2.0, 16: 7.0, 32: 25.0, 64: 120.0, 128: 650.0, 256: 3900.0}  # ms a graph by number of agents
+TWO_CLIQUES = 15_500.0  # ms a graph; 10 to 21 s
+DYNAMIC_RUN = 263.0  # s for 200 iterations of 16 agents, of which its edge LLM takes 250
+
+# What is decided in an iteration, and with how many graphs a question: the released code draws one.
+ITERATIONS: dict[str, dict[str, Any]] = {
+    "edges that matter, default recipe": {"estimator": "exact"},
+    "edges that matter, one graph": {"estimator": "reinforce", "graphs_per_question": 1},
+    "edges that matter, 16 graphs": {"estimator": "leave_one_out", "graphs_per_question": 16},
+    "all edges, one graph": {"estimator": "reinforce", "graphs_per_question": 1, "decide": "all"},
+    "all edges, 16 graphs": {"estimator": "leave_one_out", "graphs_per_question": 16, "decide": "all"},
+}
+GRAPHS_A_BATCH = 64
+
+
+def iterations(folder: Path) -> Iterator[Row]:
+    """One iteration, 4 questions a batch: against the number of agents."""
+    questions = load_questions("mmlu", "train")
+    for num_agents in (4, 8, 16, 32, 64):
+        case = Case(InstantModel(), questions, num_agents, folder / str(num_agents)).prepare()
+        for line, options in ITERATIONS.items():
+            case.train(20, **options)
+            goal = "<= 15" if "all" in line else "<= 3"
+            yield row(
+                f"iteration, {num_agents} agents: {line}",
+                case.milliseconds(200 if num_agents <= 16 else 40, **options),
+                "ms",
+                goal=goal if num_agents == 16 else "",
+                reference=STATIC_ITERATION.get(num_agents),
+                compared_with=RELEASED if num_agents in STATIC_ITERATION else "",
+                against="agents",
+                at=num_agents,
+                line=line,
+            )
+
+
+def training(folder: Path) -> Iterator[Row]:
+    """All of a training, and passes over more and more questions, with everything cached."""
+    case = Case(InstantModel(), load_questions("mmlu", "train"), 16, folder / "train").prepare()
+    for line, options in ITERATIONS.items():
+        case.train(20, **options)
+        samples = [seconds(partial(case.train, 200, **options)) for _ in range(5)]
+        released = {"reference": DYNAMIC_RUN, "compared_with": f"{RELEASED}, reading anew"}
+        yield row(f"200 iterations, dynamic, 8 + 8 agents: {line}", samples, "s", goal="<= 3", **released)
+    case = Case(InstantModel(), load_questions("mmlu", "test", limit=4000), 16, folder / "test").prepare()
+    policy = case.train("auto", 100)
+    for num_questions in (100, 400, 800, 1600, 4000):
+        questions, repeats = case.questions[:num_questions], 3
+        point = {"against": "questions", "at": num_questions}
+        samples = [seconds(partial(case.train, "auto", num_questions)) for _ in range(repeats)]
+        released = STATIC_ITERATION[16] * 200 / 1000 if num_questions == 800 else None
+        yield row(
+            f"training, one pass over {num_questions:,} questions, cached",
+            samples,
+            "s",
+            reference=released,
+            compared_with=f"{RELEASED}, static" if released else "",
+            line="training, one pass",
+            **point,
+        )
+        evaluation = partial(evaluate, policy, case.graph, questions, runner=case.runner)
+        samples = [seconds(evaluation) for _ in range(repeats)]
+        yield row(f"evaluation of {num_questions:,} questions, cached", samples, "s", line="evaluation", **point)
+
+
+def drawing(folder: Path) -> Iterator[Row]:
+    """One graph, all edges decided, in a batch of 64 at p = 1/2; and two dense cliques with nothing between them."""
+    medians = {}
+    for num_agents in (8, 16, 32, 64, 128, 256):
+        graph = AgentGraph([Truthful(None)] * num_agents, MajorityVote())
+        samples = draw(graph, torch.zeros(1, graph.num_edges), repeats=5)
+        released = {"reference": DRAWING[num_agents], "compared_with": RELEASED}
+        point = {"against": "agents", "at": num_agents, "line": "drawing a graph"}
+        goal = "<= 20" if num_agents == 128 else ""
+        drawn = row(
+            f"drawing one graph of {num_agents} agents, all edges", samples, "ms", goal=goal, **released, **point
+        )
+        medians[num_agents] = drawn.value
+        yield drawn
+    yield Row(
+        "exponent of drawing's growth with the agents, 8 to 256",
+        exponent([*medians], [*medians.values()]),
+        "",
+        reference=exponent([*DRAWING], [*DRAWING.values()]),
+        compared_with=RELEASED,
+    )
+    graph = AgentGraph([Truthful(None)] * 44, MajorityVote())
+    first = graph.potential_edges < 22
+    within = (first[:, 0] == first[:, 1]) | graph.decision_edges
+    samples = draw(graph, torch.where(within, 20.0, -20.0)[None], repeats=5, order="fixed")
+    name = "drawing one graph of two dense cliques, 44 agents"
+    yield row(name, samples, "ms", goal="<= 20", reference=TWO_CLIQUES, compared_with=RELEASED)
+
+
+def draw(graph: AgentGraph, edge_logits: torch.Tensor, repeats: int, order: str = "random") -> list[float]:
+    """Milliseconds a graph."""
+    generator = torch.Generator().manual_seed(0)
+
+    def one_batch() -> None:
+        noise = edge_noise(1, GRAPHS_A_BATCH, graph.num_edges, generator)
+        sample_dags(edge_logits, graph, noise, order=order, decide="all")
+
+    return (1000 / GRAPHS_A_BATCH * in_turn([one_batch], repeats)[:, 0]).tolist()
+
+
+def calls(folder: Path) -> Iterator[Row]:
+    """Everything that reaches a language model in 200 iterations with nothing cached, counted where it arrives."""
+    case = Case(CountingModel.load(MODEL), load_questions("mmlu", "train", limit=24), 16, folder / "real")
+    took = seconds(partial(case.train, 200))
+    yield from counted(case, "8 + 8 agents", took)
+    agent = {"mode": "text", "reads": True}
+    case = Case(InstantModel(), load_questions("mmlu", "train", limit=40), 8, folder / "reading", **agent)
+    case.train(50, estimator="leave_one_out", graphs_per_question=4)
+    yield from counted(case, "4 + 4 simulated agents that read each other")
+
+
+def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
+    """Calls over distinct calls, and questions read over distinct questions."""
+    asked, read = case.model.asked, case.model.read
+    generations, forwards = {"reference": 6386 / 284}, {"reference": 800 / 284}
+    if took is None:
+        generations = forwards = {"reference": None}
+    name = f"LLM calls / distinct LLM calls, {what} ({len(set(asked)):,} distinct)"
+    yield Row(name, len(asked) / len(set(asked)), "", "== 1", **generations, compared_with=RELEASED if took else "")
+    name = f"backbone forwards / distinct questions, {what} ({len(set(read)):,} distinct)"
+    yield Row(name, len(read) / len(set(read)), "", "== 1", **forwards, compared_with=RELEASED if took else "")
+    if took:
+        yield Row(f"200 iterations on {len(case.questions)} questions, nothing cached, {MODEL}", took, "s")
+
+
+def tokens(folder: Path) -> Iterator[Row]:
+    """Features and option scoring beside the same model in a bare loop over length-sorted batches."""
+    model = CountingModel.load(MODEL)
+    questions = load_questions("mmlu", "train", limit=16)
+    requests = [Truthful(None).request(question) for question in questions]
+    fresh = iter(range(10**6))
+
+    def features() -> None:
+        QuestionReader(model, folder / f"{next(fresh)}.safetensors").read(questions)
+
+    def scores() -> None:
+        Recorded(model, folder / f"{next(fresh)}.jsonl").reply(requests)
+
+    texts = [question.render() for question in questions]
+    prompts = [request.prompt for request in requests]
+    whole = [prompt + option for request, prompt in zip(requests, prompts, strict=True) for option in request.options]
+    loops = [
+        ("features", features, partial(bare_features, model, texts), token_count(model, texts),
+         "a bare loop", ">= 0.95", 7),
+        ("option scoring", scores, partial(bare_scores, model, requests), token_count(model, whole),
+         "a bare loop with the same shared prefixes", ">= 0.95", 5),
+        ("option scoring", scores, partial(bare_texts, model, whole), token_count(model, whole),
+         "a bare loop over whole texts", "> 1", 3),
+    ]  # fmt: skip
+    for what, ours, bare, num_tokens, compared_with, goal, repeats in loops:
+        took = in_turn([ours, bare], repeats)  # [repeats, 2]
+        rate = torch.tensor(num_tokens / took)
+        bare_rate = float(rate[:, 1].median())
+        name = f"{what}, tokens/s / {compared_with}"
+        yield row(f"{what}, tokens/s", rate[:, 0].tolist(), "1/s", reference=bare_rate, compared_with=compared_with)
+        yield row(name, (rate[:, 0] / rate[:, 1]).tolist(), "", goal=goal)
+
+
+def token_count(model: Any, texts: list[str]) -> int:
+    return sum(len(model.tokenizer(text).input_ids) for text in texts)
+
+
+def length_sorted(model: Any, texts: list[str]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of texts of similar length: token ids [B, L], padded on the right, and mask."""
+    ids = [torch.tensor(model.tokenizer(text).input_ids) for text in texts]
+    for batch in batches_of_similar_length([*map(len, ids)], model.tokens_per_batch):
+        rows = [ids[i] for i in batch]
+        yield pad_sequence(rows, batch_first=True), pad_sequence([torch.ones_like(one) for one in rows], True)
+
+
+@torch.inference_mode()
+def bare_features(model: Any, texts: list[str]) -> None:
+    """Hidden states of the texts."""
+    for ids, mask in length_sorted(model, texts):
+        model.model.base_model(ids, attention_mask=mask, use_cache=False)
+
+
+@torch.inference_mode()
+def bare_texts(model: Any, texts: list[str]) -> None:
+    """Log-probabilities of all tokens of the texts."""
+    for ids, mask in length_sorted(model, texts):
+        logits = model.model(ids, attention_mask=mask, use_cache=False).logits
+        logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+@torch.inference_mode()
+def bare_scores(model: Any, requests: list[Any]) -> None:
+    """Log-probabilities of the options' tokens, after prompts that are computed once for all options.
+
+    In the batches that the library makes: with few questions, whose batches are luckier would be what is compared.
+    """
+    for batch in model.batches(requests):
+        prompts = [torch.tensor(model.tokenizer(requests[i].prompt).input_ids) for i in batch]
+        ids, mask = pad_sequence(prompts, True), pad_sequence([torch.ones_like(prompt) for prompt in prompts], True)
+        out = model.model(ids, attention_mask=mask, use_cache=True, logits_to_keep=torch.tensor([ids.shape[1] - 1]))
+        options = [model.tokenizer(option).input_ids for i in batch for option in requests[i].options]
+        owner = torch.tensor([place for place, i in enumerate(batch) for _ in requests[i].options])
+        tokens = pad_sequence([torch.tensor(option) for option in options], batch_first=True)
+        out.past_key_values.reorder_cache(owner)
+        both = torch.cat([mask[owner], torch.ones_like(tokens[:, :-1])], 1)
+        logits = model.model(tokens[:, :-1], attention_mask=both, past_key_values=out.past_key_values).logits
+        logits.gather(-1, tokens[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+def memory(folder: Path) -> Iterator[Row]:
+    """What the caches hold, measured in a process of its own."""
+    for mode, shared in (("options", "two kinds of agents share calls"), ("text", "every agent its own call")):
+        found = json.loads(program("memory.py", mode))
+        name = f"memory of 1,000 questions x 64 agents, {shared}"
+        yield Row(f"{name}, cached", found["cached"], "MB", "<= 200")
+        yield Row(f"{name}, at its peak", found["peak"], "MB", "<= 200")
+
+
+def processes(folder: Path) -> Iterator[Row]:
+    """An optimiser step, 4 questions, in one and in two processes of one core each."""
+    lines = {"head": "the head, features cached", "lora": "LoRA on SmolLM2-135M"}
+    for number in (1, 2):
+        found = json.loads(program("processes.py", MODEL, number=number))
+        for kind, line in lines.items():
+            name = f"step of {line}, {number} process{'es' if number > 1 else ''}"
+            yield row(name, found[kind], "ms", against="processes", at=number, line=line)
+
+
+def program(name: str, argument: str, number: int = 1) -> str:
+    """What a program beside this one prints, run in so many processes as `torchrun` would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "BENCH_CLOCK": "wall"}
+    group = {
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    command = [sys.executable, "-m", f"studies.benchmarks.{Path(name).stem}", argument]
+    started = []
+    for rank in range(number):
+        mine = env | ({**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {})
+        started.append(subprocess.Popen(command, env=mine, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    try:
+        printed = [process.communicate(timeout=600)[0] for process in started]
+    finally:  # where one has ended early, the others would wait for it
+        for process in started:
+            process.kill()
+    if any(process.returncode for process in started):
+        sys.exit(f"{name} failed: see above.")
+    return printed[0].splitlines()[-1]
+
+
+PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "iterations": iterations,
+    "training": training,
+    "drawing": drawing,
+    "calls": calls,
+    "tokens": tokens,
+    "memory": memory,
+    "processes": processes,
+}
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, the memory in GB."""
+    found = environment()
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {"processor": found["processor"], "cores": found["num_cpus"], "memory_gb": round(gigabytes, 1)}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a run depends on."""
+    found = environment()
+    return {"python": found["python"], **found["packages"]}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
+    chosen = parser.parse_args(arguments).only or list(PARTS)
+    os.environ["TQDM_DISABLE"] = "1"
+    path, readme = ROOT / "results" / "bench.json", ROOT / "README.md"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "rows": []}
+    parts = {part: [one for one in kept["rows"] if one["part"] == part] for part in PARTS}
+    measured = kept["measured"]
+    for part in chosen:
+        found = []
+        with tempfile.TemporaryDirectory() as folder:
+            for one in PARTS[part](Path(folder)):
+                found.append({"part": part} | one.to_dict())
+                print(table(found[-1:]), flush=True)
+        parts[part], measured[part] = found, circumstances()
+    rows = [one for found in parts.values() for one in found]
+    goals = [one["met"] for one in rows if one["met"] is not None]
+    print(f"\n{sum(goals)} of {len(goals)} goals met.")
+    record = {"command": "make bench", "machine": machine(), "versions": versions(), "measured": measured}
+    path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
+    from studies.benchmarks.figure import save_cost_figure
+
+    save_cost_figure(path, ROOT / "results" / "figures")
+    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(rows)):
+        readme.write_text(new, encoding="utf-8")
+    print(
+        f"Written: {path.relative_to(ROOT)}, results/figures/cost.png, and the table in {readme.name}, if it has one."
+    )
+
+
+def circumstances() -> dict[str, Any]:
+    """When and with what code a part was measured, by which clock, and how many processes wanted a core before."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "code": code_version(), "clock": CLOCK, "load_before": LOAD}
+
+
+LOAD = round(os.getloadavg()[0], 1)
+
+if __name__ == "__main__":
+    main()

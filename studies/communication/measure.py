@@ -1,0 +1,232 @@
+"""Do edges between agents earn anything? `make communication` writes results/communication.json.
+
+In a world of simulated agents where they should, and on recorded replies of a language model, where voting alone gets
+as many tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
+from dynagent.evaluation.clustered import clustered_interval
+from dynagent.evaluation.statistics import mean_interval, seed_interval
+from dynagent.execution.runner import Runner
+from dynagent.learning.config import TrainConfig
+from dynagent.learning.loop import train
+from dynagent.llm.reading import RecordedReader
+from dynagent.llm.replay import RecordedAnswers, recorded_file, recorded_source
+from dynagent.policies.base import Policy
+from dynagent.policies.edge import EdgePolicy
+from dynagent.policies.static import StaticEdgePolicy
+from dynagent.progress import progress
+from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import code_version, describe, environment, questions_digest
+from dynagent.sampling import most_probable_dags
+from dynagent.tasks.recorded import INDEX, load_recorded
+from dynagent.team.messages import Message
+from dynagent.worlds.hint import accuracy_of_graph, optima
+from dynagent.worlds.hint import make_graph as make_hint_graph
+from dynagent.worlds.teams import load_world
+from studies.common.grid import side_by_side
+from studies.common.matched import at_spend
+from studies.common.numbers import plain
+from studies.common.program import program
+from studies.communication.team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
+from studies.worlds.measure import FEATURES, RECORDINGS
+
+OUTPUT = "results/communication.json"
+PRESETS: dict[str, dict[str, int]] = {
+    "smoke": {"seeds": 2, "num_train": 160},
+    "laptop": {"seeds": 20, "num_train": 640},
+}
+LEARNING_RATE = 0.1
+COLD = 0.2  # a second temperature of the voters, at which they hardly differ
+LEARNERS = {"dynamic, edges": (True, True), "dynamic, votes alone": (True, False), "static, edges": (False, True)}
+
+
+# --- the world ---------------------------------------------------------------------------------------
+
+
+def learn_in_world(seed: int, num_train: int) -> dict[str, float]:
+    """Accuracy of the most probable graphs on held-out questions, exact, for every learner."""
+    world = load_world("routing", resolve_path(RECORDINGS), seed, num_train)
+    readings = RecordedReader(resolve_path(RECORDINGS) / FEATURES)
+    found = {}
+    for name, (dynamic, reads) in LEARNERS.items():
+        graph = make_hint_graph(reads)
+        config = TrainConfig(seed=seed, estimator="leave_one_out", learning_rate=LEARNING_RATE)
+        policy: Policy = StaticEdgePolicy.for_graph(graph)
+        if dynamic:
+            policy = EdgePolicy.from_backbone(readings, graph, init_seed=config.stream("init"))
+        train(policy, graph, world.train_questions, config)
+        dags = most_probable_dags(policy.edge_logits_of(world.eval_questions), graph).adjacency[:, 0]
+        scores = [
+            accuracy_of_graph(graph, dag, question.language)
+            for dag, question in zip(dags, world.eval_questions, strict=True)
+        ]
+        found[name] = float(np.mean(scores))
+        edges = dags[:, : graph.decision_node, : graph.decision_node].flatten(1).sum(1).float()
+        found[f"{name}: edges between agents"] = float(edges.mean())
+    return found
+
+
+def world_part(seeds: int, num_train: int, processes: int) -> dict[str, Any]:
+    """The learners beside what is possible with and without edges between agents."""
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=side_by_side) as pool:
+        futures = [pool.submit(learn_in_world, seed, num_train) for seed in range(seeds)]
+        results = [future.result() for future in progress(futures, desc="world", unit="seed")]
+    best = {"edges": optima(make_hint_graph(True)), "votes alone": optima(make_hint_graph(False))}
+    low, high = best["votes alone"]["dynamic"], best["edges"]["dynamic"]
+    per_seed = {name: [result[name] for result in results] for name in results[0]}
+    gains = np.subtract(per_seed["dynamic, edges"], per_seed["dynamic, votes alone"])
+    return {
+        "best possible": best,
+        "learned": {name: seed_interval(values) for name, values in per_seed.items()},
+        "gain of edges between agents": seed_interval(gains.tolist()),
+        "share of what edges can gain": seed_interval(
+            [(value - low) / (high - low) for value in per_seed["dynamic, edges"]]
+        ),
+        "per seed": per_seed,
+        "train questions": num_train,
+    }
+
+
+# --- recorded replies --------------------------------------------------------------------------------
+
+
+def recorded_questions(llm: RecordedAnswers) -> list[Any]:
+    """Held-out questions for which both what is said and what is answered to it are on record."""
+    lines = [json.loads(line) for line in llm.path.read_text(encoding="utf-8").splitlines()]
+    told = {line["origin"][3] for line in lines if line["origin"][0] == "letter" and line["origin"][4]}
+    held_out = load_recorded(resolve_path(RECORDINGS), "mmlu", "test")
+    return [question for question in held_out if question.id in told]
+
+
+def wirings(graph: Any) -> dict[str, Any]:
+    """Votes alone, the sender alone, and graphs in which it explains its answer to others that vote."""
+    found = {f"vote of {k}": wiring(graph, num_alone=k) for k in range(1, NUM_VOTERS + 1)}
+    found["sender alone"] = graph.single(0)
+    found |= {f"1 heard by {k}": wiring(graph, (0,), k) for k in range(1, MOST_READERS + 1)}
+    return found | {f"1 heard by {k}, {k} alone": wiring(graph, (0,), k, k) for k in range(1, 3)}
+
+
+def run_wirings(
+    questions: Sequence[Any], llm: RecordedAnswers, seeds: int, temperature: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Score of every question by wiring, [seeds, n], and tokens, [n]."""
+    graph = make_graph(llm, temperature)
+    scores: dict[str, list[np.ndarray]] = {}
+    tokens: dict[str, np.ndarray] = {}
+    for seed in range(seeds):
+        runner = Runner(graph, seed)
+        for name, adjacency in wirings(graph).items():
+            outcome = runner.run(questions, adjacency.expand(len(questions), 1, -1, -1))
+            scores.setdefault(name, []).append(outcome.utility[:, 0].numpy())
+            tokens[name] = outcome.tokens[:, 0].numpy()
+    return {name: np.stack(rows) for name, rows in scores.items()}, tokens
+
+
+def compare(scores: dict[str, np.ndarray], tokens: dict[str, np.ndarray], subjects: list[str]) -> dict[str, Any]:
+    """Every wiring's accuracy and tokens, and its difference from voting alone at the same expected tokens."""
+    votes = [name for name in scores if name.startswith("vote")]
+    curve = [(float(tokens[name].mean()), scores[name]) for name in votes]
+    rows = {}
+    for name in scores:
+        spend = float(tokens[name].mean())
+        row: dict[str, Any] = {"tokens": spend, "accuracy": clustered_interval(scores[name], subjects)}
+        if name not in votes:
+            alone, matched = at_spend(curve, spend)
+            row |= {"votes alone, accuracy": clustered_interval(alone, subjects), "votes alone, tokens": matched}
+            row["gain"] = clustered_interval(scores[name] - alone, subjects)
+        rows[name] = row
+    return rows
+
+
+def what_hearing_does(questions: Sequence[Any], llm: RecordedAnswers) -> dict[str, Any]:
+    """How a voter's probabilities change by what it hears, by whether the sender was right."""
+    graph = make_graph(llm)
+    sender, voter = graph.team[0], graph.team[-1]
+    replies = llm.reply([sender.request(question) for question in questions])
+    said = [sender.answer(question, reply, 0.0) for question, reply in zip(questions, replies, strict=True)]
+    heard = [[Message.of("Agent 0", answer, reply.text or "")] for answer, reply in zip(said, replies, strict=True)]
+    nothing: list[list[Message]] = [[] for _ in questions]
+    probs = {}
+    for name, told in (("alone", nothing), ("after hearing", heard)):
+        found = llm.reply([voter.request(question, about) for question, about in zip(questions, told, strict=True)])
+        both = zip(questions, found, strict=True)
+        probs[name] = torch.stack([voter.option_probs(question, reply) for question, reply in both])  # [n, C]
+    answers, options = torch.tensor([question.answer for question in questions]), torch.tensor(said)
+    right, named, every = options == answers, options >= 0, torch.arange(len(questions))
+    result: dict[str, Any] = {
+        "sender": mean_interval(right.double()),
+        "unparsable": float((~named).double().mean()),
+        "changed": mean_interval((probs["alone"] - probs["after hearing"]).abs().sum(1) / 2),
+        "tokens of a sender": mean_interval([float(reply.tokens) for reply in replies]),
+    }
+    for kind, rows in {"all": named | ~named, "sender right": right, "sender wrong": ~right & named}.items():
+        result[kind] = {"n": int(rows.sum())}
+        for name, table in probs.items():
+            result[kind][f"accuracy {name}"] = mean_interval(table[every, answers][rows])
+            result[kind][f"agreement {name}"] = mean_interval(table[every, options.clamp(min=0)][rows & named])
+    return result
+
+
+def real_part(seeds: int) -> dict[str, Any]:
+    """All wirings on record at two temperatures of the voters."""
+    path = recorded_file(resolve_path(FOLDER), "agent", MODEL)
+    llm = RecordedAnswers(path)
+    questions = recorded_questions(llm)
+    subjects = [question.subject for question in questions]
+    found: dict[str, Any] = {"questions": questions_digest(questions), "hearing": what_hearing_does(questions, llm)}
+    for name, temperature in (("warm", TEMPERATURE), ("cold", COLD)):
+        found[name] = {"temperature": temperature}
+        found[name]["wirings"] = compare(*run_wirings(questions, llm, seeds, temperature), subjects)
+    index = resolve_path(RECORDINGS) / INDEX
+    found["sources"] = [asdict(recorded_source(path)) | {"location": str(Path(FOLDER) / path.name)}]
+    found["sources"].append({"name": INDEX, "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)})
+    return found
+
+
+@program
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what edges between agents earn."""
+    parser = argparse.ArgumentParser(prog="python -m studies.communication.measure", description=main.__doc__)
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
+    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--part", choices=("world", "real"), help="measure this part again, and keep the other")
+    options = parser.parse_args(arguments)
+    preset, path = PRESETS[options.preset], resolve_path(options.output)
+    about = {
+        "command": f"make communication ARGS='--preset {options.preset}'",
+        "code": code_version(),
+        "environment": environment(),
+        "seeds": preset["seeds"],
+    }
+    measured = {}
+    if options.part != "real":
+        measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
+    if options.part != "world":
+        measured["real"] = about | real_part(preset["seeds"])
+    kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
+    record = kept | measured
+    lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
+    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Accuracy against tokens a question: `make frontier` writes results/frontier.json.
+
+Single agents, votes of k, the full graph, and learned wirings with and without a cost of tokens, on recorded answers
+of a language model and in worlds of simulated agents, where a call stands for a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
+from dynagent.evaluation.clustered import clustered_interval
+from dynagent.evaluation.statistics import seed_interval
+from dynagent.execution.runner import Runner
+from dynagent.graph import AgentGraph
+from dynagent.learning.config import TrainConfig
+from dynagent.learning.loop import train
+from dynagent.llm.reading import RecordedReader
+from dynagent.parameters import nearest
+from dynagent.policies.base import Policy
+from dynagent.policies.edge import EdgePolicy
+from dynagent.policies.static import StaticEdgePolicy
+from dynagent.progress import progress
+from dynagent.runs.build import again, prepare
+from dynagent.runs.config import RunConfig
+from dynagent.runs.experiment import Experiment, used_sources
+from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import code_version, describe, environment, questions_digest
+from dynagent.runs.run import STATIC_LEARNING_RATE
+from dynagent.worlds.teams import load_world
+from studies.common.grid import side_by_side
+from studies.common.matched import at_spend
+from studies.common.numbers import plain
+from studies.common.program import program
+from studies.table2.settings import ADVERSARIAL, QWEN, SPECIALIZED
+from studies.worlds.measure import FEATURES, RECORDINGS
+from studies.worlds.settings import BUDGET
+
+OUTPUT = "results/frontier.json"
+RECORDED: dict[str, dict[str, Any]] = {
+    "adversaries": QWEN | ADVERSARIAL | {"adversary": "asked"},
+    "languages": QWEN | SPECIALIZED,
+}
+WORLDS = ("routing", "mixture")
+SETTINGS = (*RECORDED, *WORLDS)
+COST_WEIGHTS = (0.0, 0.1, 0.3)
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"seeds": 2, "settings": ("adversaries", "routing"), "cost_weights": (0.0, 0.15)},
+    "laptop": {"seeds": 20, "settings": SETTINGS, "cost_weights": COST_WEIGHTS},
+}
+Wirings = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By name: scores, [seeds, n], and mean tokens a question, [seeds]."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A setting with one seed: what trains policies in it, and what its wirings are worth.
+
+    Attributes:
+        value: from who votes, [n, N] bool, to scores and tokens, [n] each.
+        about: questions and sources.
+    """
+
+    graph: AgentGraph
+    train_questions: Sequence[Any]
+    eval_questions: Sequence[Any]
+    runner: Runner
+    config: TrainConfig
+    make_dynamic: Callable[[], Policy]
+    value: Callable[[Tensor], tuple[Tensor, Tensor]]
+    about: dict[str, Any]
+
+    def learn(self, dynamic: bool, cost_weight: float) -> Tensor:
+        """Who votes in the most probable graphs of a policy that is trained with this cost: [n, N] bool."""
+        config = replace(self.config, cost_weight=cost_weight)
+        policy: Policy = self.make_dynamic()
+        if not dynamic:
+            config = replace(config, learning_rate=STATIC_LEARNING_RATE)
+            policy = StaticEdgePolicy.for_graph(self.graph)
+        train(policy, self.graph, self.train_questions, config, runner=self.runner)
+        return policy.edge_logits_of(self.eval_questions)[:, self.graph.decision_edges] >= 0
+
+
+@lru_cache
+def _experiment(setting: str) -> Experiment:
+    return prepare(RunConfig.from_parameters(RECORDED[setting]))
+
+
+@lru_cache
+def _readings() -> RecordedReader:
+    return RecordedReader(resolve_path(RECORDINGS) / FEATURES)
+
+
+def make_case(setting: str, seed: int) -> Case:
+    """A setting on recorded answers, or a world."""
+    return recorded_case(setting, seed) if setting in RECORDED else world_case(setting, seed)
+
+
+def recorded_case(setting: str, seed: int) -> Case:
+    """Agents whose answers and tokens are on record."""
+    experiment = again(_experiment(setting), seed=seed)
+    graph, runner, questions = experiment.graph, experiment.runner, experiment.eval_questions
+
+    def value(votes: Tensor) -> tuple[Tensor, Tensor]:
+        edges = torch.zeros(len(questions), graph.num_edges, dtype=torch.bool)
+        edges[:, graph.decision_edges] = votes
+        outcome = runner.run(questions, graph.adjacency(edges)[:, None])
+        return outcome.utility[:, 0], outcome.tokens[:, 0]
+
+    about = {
+        "training": questions_digest(experiment.train_questions),
+        "evaluation": questions_digest(questions),
+        "sources": [source.to_dict() for source in used_sources(experiment)],
+        "subjects": [f"{question.language}/{question.subject}" for question in questions],
+        "token": "a token that an agent reads or writes",
+    }
+    return Case(
+        graph, experiment.train_questions, questions, runner, experiment.config,
+        lambda: again(experiment, seed=seed).policy, value, about,
+    )  # fmt: skip
+
+
+def world_case(setting: str, seed: int) -> Case:
+    """Simulated agents whose accuracy is known: scores are exact expectations, a call costs one."""
+    world = load_world(setting, resolve_path(RECORDINGS), seed, BUDGET[setting])
+    config = TrainConfig(seed=seed)
+    digests = [questions_digest(part) for part in (world.train_questions, world.eval_questions)]
+    about = {
+        "training": digests[0],
+        "evaluation": digests[1],
+        "sources": [{"name": FEATURES, "sha256": file_sha256(resolve_path(RECORDINGS) / FEATURES)}],
+        "subjects": [f"{question.language}/{question.subject}" for question in world.eval_questions],
+        "token": "a call of a simulated agent",
+    }
+    return Case(
+        world.graph, world.train_questions, world.eval_questions, Runner(world.graph, seed), config,
+        lambda: EdgePolicy.from_backbone(_readings(), world.graph, init_seed=config.stream("init")),
+        lambda votes: (world.accuracy(votes.double(), world.eval_questions), votes.sum(1)), about,
+    )  # fmt: skip
+
+
+def measure(setting: str, seed: int, cost_weights: Sequence[float]) -> dict[str, Any]:
+    """Scores [n] and mean tokens of every wiring, for one seed."""
+    torch.set_num_threads(1)
+    case = make_case(setting, seed)
+    num_agents, n = len(case.graph.team), len(case.eval_questions)
+    order = torch.randperm(num_agents, generator=torch.Generator().manual_seed(seed))
+    votes = {
+        f"vote of {k}": torch.zeros(num_agents, dtype=torch.bool).index_fill(0, order[:k], True).expand(n, -1)
+        for k in range(1, num_agents + 1)
+    }
+    votes["best single agent"] = torch.eye(num_agents, dtype=torch.bool)[best_single(case)].expand(n, -1)
+    for cost_weight in cost_weights:
+        votes[f"static, cost {cost_weight:g}"] = case.learn(False, cost_weight)
+        votes[f"dynamic, cost {cost_weight:g}"] = case.learn(True, cost_weight)
+    found = {}
+    for name, of in votes.items():
+        scores, tokens = case.value(of)
+        found[name] = (scores.numpy().astype(float), float(tokens.double().mean()))
+    return {"wirings": found, "about": case.about}
+
+
+def best_single(case: Case) -> int:
+    """The agent that is right most often on the training questions."""
+    every = case.graph.full().expand(len(case.train_questions), 1, -1, -1)
+    answers = case.runner.run(case.train_questions, every).answers[:, 0]  # [n, N]
+    right = answers == torch.tensor([question.answer for question in case.train_questions])[:, None]
+    return int(right.double().mean(0).argmax())
+
+
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of a setting: accuracy, spend as a share of the full graph's, and differences at equal spend."""
+    subjects = results[0]["about"]["subjects"]
+    wirings: Wirings = {}
+    for name in results[0]["wirings"]:
+        of_seeds = [one["wirings"][name] for one in results]
+        wirings[name] = np.stack([scores for scores, _ in of_seeds]), np.array([tokens for _, tokens in of_seeds])
+    votes = [name for name in wirings if name.startswith("vote")]
+    full_scores, full_tokens = wirings[votes[-1]]
+    static = ["best single agent", *(name for name in wirings if name.startswith("static")), votes[-1]]
+    rows = {}
+    for name, (scores, tokens) in wirings.items():
+        row: dict[str, Any] = {
+            "tokens": seed_interval(tokens.tolist()),
+            "spend": seed_interval((tokens / full_tokens).tolist()),
+            "accuracy": clustered_interval(scores, subjects),
+            "minus full graph": clustered_interval(scores - full_scores, subjects),
+        }
+        if name not in votes:
+            row["minus vote at equal spend"], row["spend mismatch"] = against(wirings, votes, scores, tokens, subjects)
+        if name.startswith("dynamic"):
+            row["minus static at equal spend"], mismatch = against(wirings, static, scores, tokens, subjects)
+            row["spend mismatch"] = max(row["spend mismatch"], mismatch)
+            reading = tokens + full_tokens / len(votes)  # the edge LLM's reading as one more call
+            row["minus vote, reading counted"] = against(wirings, votes, scores, reading, subjects)[0]
+        rows[name] = row
+    about = {name: value for name, value in results[0]["about"].items() if name != "subjects"}
+    return about | {"wirings": rows}
+
+
+def against(
+    wirings: Wirings, others: Sequence[str], scores: np.ndarray, tokens: np.ndarray, subjects: Sequence[str]
+) -> tuple[Any, float]:
+    """What a wiring gains over others that are mixed to cost the same, seed by seed; and the largest mismatch left."""
+    equal, mismatch = [], 0.0
+    for seed, spend in enumerate(tokens):
+        curve: list[tuple[float, np.ndarray]] = []
+        for name in sorted(others, key=lambda other: wirings[other][1][seed]):
+            point = float(wirings[name][1][seed]), wirings[name][0][seed]
+            if point[0] > (curve[-1][0] if curve else 0.0):
+                curve.append(point)
+        mixed, matched = at_spend(curve, float(spend))
+        equal.append(mixed)
+        mismatch = max(mismatch, abs(matched / float(spend) - 1))
+    return clustered_interval(scores - np.stack(equal), subjects), mismatch
+
+
+@program
+def main(arguments: list[str] | None = None) -> int:
+    """Measure accuracy against tokens of every wiring."""
+    parser = argparse.ArgumentParser(prog="python -m studies.frontier.measure", description=main.__doc__)
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="NAME",
+        help="measure these again, and keep the others; of: " + ", ".join(SETTINGS),
+    )
+    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    preset, path = PRESETS[options.preset], resolve_path(options.output)
+    seeds, weights = range(preset["seeds"]), preset["cost_weights"]
+    for name in options.settings or ():
+        if name not in SETTINGS:
+            raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
+    record = json.loads(path.read_text(encoding="utf-8")) if options.settings and path.exists() else {}
+    about = {
+        "command": f"make frontier ARGS='--preset {options.preset}'",
+        "code": code_version(),
+        "environment": environment(),
+        "seeds": len(seeds),
+        "cost weights": list(weights),
+    }
+    with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
+        for name in options.settings or preset["settings"]:
+            futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
+            results = [future.result() for future in progress(futures, desc=name, unit="seed")]
+            record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
+            lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
+            write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])  # each as soon as it is there
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

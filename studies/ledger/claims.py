@@ -1,0 +1,379 @@
+"""Every number that the paper prints, beside ours: `make claims` writes results/claims.json and results/claims.md.
+
+Everything is read from the records of `make experiments` and `make ablations`. A row has the paper's number, ours by
+the published recipe, and a verdict; the same by our default recipe stands in the row's "default".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynagent.artefacts.downloads import write_file
+from dynagent.evaluation.statistics import Estimate, mean_interval, seed_interval
+from dynagent.runs.paths import resolve_path
+from dynagent.runs.presets import PRESETS
+from dynagent.runs.record import describe
+from studies.common.numbers import geometric_mean, plain
+from studies.common.program import program
+from studies.common.study import FOLDER as ABLATIONS
+from studies.common.study import load_record
+from studies.readings.tables import chosen, only
+from studies.table2.record import CellRecord, readable_record
+from studies.table2.settings import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
+
+WHY_NO_CROSSWORDS = "not run: needs a GPU (preset paper of notebooks/crosswords.ipynb)"
+CROSSWORDS = "results/crosswords_answers.json"
+CELLS: dict[str, Callable[[str], str]] = {
+    "Adversarial": "adversarial-constant-{}".format,
+    "Specialized": "specialized-{}".format,
+    "Edge reduction": partial(sparsity_cell, sparsity=PAPER_SPARSITY),
+}
+# Accuracy in %, and the second number of each part of the table: static, then dynamic.
+TABLE_2 = {
+    ("Crosswords", "accuracy"): (20.0, 20.4),
+    ("Adversarial", "accuracy"): (44.6, 48.6),
+    ("Adversarial", "ratio"): (1.52, 2.73),
+    ("Specialized", "accuracy"): (44.7, 50.3),
+    ("Specialized", "edges"): (5.01, 4.38),
+    ("Edge reduction", "accuracy"): (42.1, 52.4),
+    ("Edge reduction", "edges"): (2.60, 2.72),
+}
+POLICIES = ("static", "dynamic")
+HALF_THE_EDGES = 4.0  # of eight agents: where the training starts, in the paper
+# The published figures, and where ours are.
+FIGURES = {
+    "1, from a question to a realized graph": "notebooks/gallery.ipynb",
+    "2, edge probabilities: dynamic on MMLU, dynamic on CMMLU, static": "notebooks/specialized_agents.ipynb",
+    "2, edge probabilities of 8 truthful and 8 adversarial agents": "notebooks/adversarial_agents.ipynb",
+    "3, training curves": "notebooks/adversarial_agents.ipynb",
+    "3, the realized graph of Crosswords": "notebooks/crosswords.ipynb",
+    "4, ablation: mean embeddings": "notebooks/embedding_ablation.ipynb",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Our number for a claim, and the effect on which it is judged (none for a bare level).
+
+    Attributes:
+        effect: what the effect is, the paper's, ours, and its value if there were none.
+        told: the same gain if the truthful agents were told, not learned: about what these agents allow at most.
+    """
+
+    value: Estimate
+    record: CellRecord
+    effect: tuple[str, float, Estimate, float] | None = None
+    told: Estimate | None = None
+
+
+def judge(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
+    """The verdict on an effect, from the 95 % interval of ours.
+
+    It agrees if the interval leaves out the null and reaches the paper's effect or more of it. It contradicts if the
+    effect is the other way round, or in the same direction but surely smaller (`direction` tells the two apart). An
+    interval that contains the null contradicts, too, unless it is wider than the paper's effect: then it is
+    underpowered.
+
+    >>> judge(5.6, 1.0, 6.0), judge(5.6, 1.0, 4.0), judge(5.6, -1.0, 2.0), judge(5.6, -5.0, 6.0)
+    ('agrees', 'contradicts', 'contradicts', 'underpowered')
+    """
+    if low <= null <= high:
+        return "underpowered" if high - low > abs(paper - null) else "contradicts"
+    reaches = high >= paper if paper > null else low <= paper
+    return "agrees" if direction(paper, low, high, null=null) == "same" and reaches else "contradicts"
+
+
+def direction(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
+    """Whether the interval lies on the paper's side of the null: "same", "opposite", or "none" if it contains it."""
+    if low <= null <= high:
+        return "none"
+    return "same" if (low > null) == (paper > null) else "opposite"
+
+
+def judge_level(paper: float, low: float, high: float, models: str) -> str:
+    """The verdict on a number that is no effect: with other models it cannot be compared."""
+    if models != "same":
+        return "not comparable"
+    return "agrees" if low <= paper <= high else "contradicts"
+
+
+def models_of(record: CellRecord) -> str:
+    """Whether a record's language models are the paper's: "same" or "other"."""
+    names = ("edge_llm", "agent_llm")
+    same = all(record.data["parameters"][name] == PRESETS["paper"][name] for name in names)
+    return "same" if same else "other"
+
+
+def in_percent(estimate: Estimate) -> Estimate:
+    return Estimate(100 * estimate.mean, 100 * estimate.ci_low, 100 * estimate.ci_high, estimate.n)
+
+
+def change(one: CellRecord, of_one: str, other: CellRecord, of_other: str) -> Estimate:
+    """Difference of a number that each seed gives, paired by seed."""
+    return seed_interval(np.subtract(one.data["per_seed"][of_one], other.data["per_seed"][of_other]).tolist())
+
+
+class Findings:
+    """Our numbers by one recipe, read from the records in a folder."""
+
+    def __init__(self, recipe: str, folder: Path) -> None:
+        self.recipe = recipe
+        self._load = partial(CellRecord.load, folder=folder)
+
+    def cell(self, part: str) -> CellRecord:
+        return self._load(CELLS[part](self.recipe))
+
+    def table(self, part: str, column: str, policy: str) -> Finding:
+        """A cell of Table 2."""
+        record, printed = self.cell(part), dict(zip(POLICIES, TABLE_2[part, column], strict=True))
+        if column == "accuracy":
+            return Finding(in_percent(record.accuracy(f"{policy}, {JUDGED_ON[self.recipe]}")), record)
+        if column == "ratio":
+            ratio = geometric_mean(record.data["per_seed"][f"{policy}: ratio"])
+            return Finding(ratio, record, ("more than 1", printed[policy], ratio, 1.0))
+        name, value = f"{policy}: expected edges", record.value(f"{policy}: expected edges")
+        if part == "Edge reduction":
+            before = self.cell("Specialized")
+            paper = printed[policy] - dict(zip(POLICIES, TABLE_2["Specialized", "edges"], strict=True))[policy]
+            return Finding(
+                value, record, ("change by the sparsity loss", paper, change(record, name, before, name), 0.0)
+            )
+        if policy == "static":
+            return Finding(value, record, ("more than half of the 8 edges", printed[policy], value, HALF_THE_EDGES))
+        fewer = change(record, name, record, "static: expected edges")
+        return Finding(value, record, ("dynamic - static", printed["dynamic"] - printed["static"], fewer, 0.0))
+
+    def gain(self, part: str) -> Finding:
+        """Accuracy of dynamic minus static, in points, paired on the same questions."""
+        record, graphs = self.cell(part), JUDGED_ON[self.recipe]
+        gained = in_percent(record.difference(f"dynamic, {graphs}", f"static, {graphs}"))
+        static, dynamic = TABLE_2[part, "accuracy"]
+        told = in_percent(record.difference("truthful agents only (told)", f"static, {graphs}"))
+        return Finding(gained, record, ("dynamic - static, points", dynamic - static, gained, 0.0), told)
+
+    def ablation(self) -> Finding:
+        """How much the probabilities vary over questions with mean embeddings, over the same with the hidden state."""
+        embedding, hidden = (self._load(readout_cell(self.recipe, name)) for name in ("mean_embedding", "last_hidden"))
+        name = "dynamic: deviation over questions"
+        ratio = geometric_mean(np.divide(embedding.data["per_seed"][name], hidden.data["per_seed"][name]))
+        return Finding(ratio, embedding, ("half of that with the last hidden state, or less", 0.5, ratio, 1.0))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The ledger: the 14 cells of Table 2, the two headline gains, the ablation's finding, and what follows."""
+    ledger = [
+        row(
+            f"{part} {column}, {policy}",
+            paper,
+            partial(Findings.table, part=part, column=column, policy=policy),
+            folder,
+        )
+        if part in CELLS
+        else crosswords(f"{part} {column}, {policy}", paper, policy, resolve_path(CROSSWORDS))
+        for (part, column), numbers in TABLE_2.items()
+        for policy, paper in zip(POLICIES, numbers, strict=True)
+    ]
+    gains = {
+        "Gain over static on MMLU + CMMLU: nearly 6 points": ("Specialized", 5.6, True),
+        "Gain over static with the sparsity loss: more than 10 points": ("Edge reduction", 10.3, True),
+        "Gain over static against adversaries (follows from the table)": ("Adversarial", 4.0, False),
+    }
+    ledger += [
+        row(claim, paper, partial(Findings.gain, part=part), folder, printed)
+        for claim, (part, paper, printed) in gains.items()
+    ]
+    claim = "Ablation: with mean embeddings the probabilities hardly depend on the input"
+    return [*ledger, row(claim, "hardly", Findings.ablation, folder)]
+
+
+def ablation_rows(folder: str) -> list[dict[str, Any]]:
+    """What follows from the paper's numbers and is measured by the ablations."""
+    embedding, released = (load_record(study, folder) for study in ("embedding_ablation", "as_released"))
+    scales = {"paper": ("as large as the last hidden state", 1e-4), "default": ("standardized, both", 0.03)}
+    of_team = chosen(embedding["ratios"], task="specialized")
+    ratios = {
+        recipe: only(of_team, recipe=recipe, embeddings=name, learning_rate=rate)["ratio"]
+        for recipe, (name, rate) in scales.items()
+    }
+    hardly = ("half of that with the last hidden state, or less", 0.5, 1.0)
+    found = [
+        ablation_row("Ablation at equal scale: embeddings as large as hidden states (published recipe), or both "
+                     "standardized (default)", "hardly", hardly, ratios, embedding)
+    ]  # fmt: skip
+    garbled = "with 5 % of replies unparsable, one of which voids the vote"
+    cases = (("all replies parsable", 0.0, "no vote"), (garbled, 0.05, "voids"))
+    accuracy = [TABLE_2[part, "accuracy"] for part in ("Specialized", "Edge reduction")]
+    for (index, policy), (name, rate, rule) in product(enumerate(POLICIES), cases):
+        change = accuracy[1][index] - accuracy[0][index]
+        of_case = chosen(released["sparsity"], rate=rate, policy=policy)
+        gains = {
+            recipe: describe(in_percent(Estimate(**only(of_case, recipe=recipe)[rule]["gain"]))) for recipe in JUDGED_ON
+        }
+        effect = ("with - without the sparsity loss, points", change, 0.0)
+        claim = f"Change of {policy} accuracy by the sparsity loss (follows from the table), {name}"
+        found.append(ablation_row(claim, round(change, 1), effect, gains, released))
+    return found
+
+
+def ablation_row(
+    claim: str, paper: float | str, effect: tuple[str, float, float], ours: Mapping[str, Any], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row of the ledger from a record of an ablation: ours is an estimate by recipe."""
+    what, published, null = effect
+    by_recipe = {}
+    for recipe, found in ours.items():
+        low, high = found["ci_low"], found["ci_high"]
+        by_recipe[recipe] = plain({
+            "ours": found["mean"], "ci_low": low, "ci_high": high, "n": 1000, "seeds": record["seeds"],
+            "setting": f"recipe {recipe}, {JUDGED_ON[recipe]} graphs; specialized team; see {record['study']}.ipynb",
+            "models": "other", "verdict": judge(published, low, high, null=null),
+            "judged_by": {
+                "effect": what, "paper": published, "ours": found["mean"], "ci_low": low, "ci_high": high, "null": null,
+                "direction": direction(published, low, high, null=null),
+            },
+            "command": record["command"], "record": f"{ABLATIONS}/{record['study']}.json",
+        })  # fmt: skip
+    return {"claim": claim, "paper": paper, "printed": False} | by_recipe["paper"] | {"default": by_recipe["default"]}
+
+
+def row(
+    claim: str, paper: float | str, find: Callable[[Findings], Finding], folder: Path, printed: bool = True
+) -> dict[str, Any]:
+    """A row of the ledger: by the published recipe, and within it, by the default one."""
+    published, default = (one_recipe(find(Findings(recipe, folder)), paper) for recipe in JUDGED_ON)
+    return {"claim": claim, "paper": paper, "printed": printed} | published | {"default": default}
+
+
+def one_recipe(finding: Finding, paper: float | str) -> dict[str, Any]:
+    """Our number with its interval, its verdict and its origin."""
+    value, data, models = finding.value, finding.record.data, models_of(finding.record)
+    found: dict[str, Any] = {"ours": value.mean, "ci_low": value.ci_low, "ci_high": value.ci_high}
+    found |= {"n": data["questions"]["evaluation"]["n"], "seeds": len(data["seeds"])}
+    found |= {"setting": setting(finding.record), "models": models}
+    if finding.effect is None:
+        assert isinstance(paper, float)
+        found["verdict"] = judge_level(paper, value.ci_low, value.ci_high, models)
+    else:
+        what, published, ours, null = finding.effect
+        found["verdict"] = judge(published, ours.ci_low, ours.ci_high, null=null)
+        found["judged_by"] = {
+            "effect": what, "paper": published, "ours": ours.mean, "ci_low": ours.ci_low, "ci_high": ours.ci_high,
+            "null": null, "direction": direction(published, ours.ci_low, ours.ci_high, null=null),
+        }  # fmt: skip
+    if finding.told is not None:
+        found["gain_if_told"] = describe(finding.told)
+    return plain(found | {"command": data["command"], "record": readable_record(finding.record.name)})
+
+
+def setting(record: CellRecord) -> str:
+    """What was run, in words."""
+    parameters, groups = record.data["parameters"], record.data["groups"]
+    recipe = record.data["recipe"]
+    team = " + ".join(f"{number} {group}" for group, number in groups.items())
+    return (
+        f"recipe {recipe}, {JUDGED_ON[recipe]} graphs; {team} agents on {parameters['agent_llm']} (mode "
+        f"{parameters['agent_mode']}, temperature {parameters['temperature']:g}), adversary {parameters['adversary']}; "
+        f"edge LLM {parameters['edge_llm']}, {parameters['readout']}; {parameters['dataset']}; "
+        f"sparsity {parameters['sparsity']:g}"
+    )
+
+
+def crosswords(claim: str, paper: float, policy: str, path: Path) -> dict[str, Any]:
+    """A row of Crosswords: real answers under the graphs that our default recipe has learned on simulated ones.
+
+    Judged as published, by the oracle. The published recipe trains on real answers, which was not done.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"There is no record {path}: `make record-crosswords` makes it.") from None
+    scores = data["graphs"][f"learned, {policy}"]["scores"]["oracle"]
+    words = in_percent(mean_interval([puzzle[0] for puzzle in scores]))
+    found: dict[str, Any] = {"ours": words.mean, "ci_low": words.ci_low, "ci_high": words.ci_high}
+    found |= {
+        "n": words.n, "seeds": 1,
+        "setting": f"most probable graphs, trained on a simulated solver (results/crosswords.json, "
+        f"{data['learned_in']['cell']}, seed {data['learned_in']['seed']}), on answers of {data['agent_llm']}; oracle",
+        "models": "other", "verdict": judge_level(paper, words.ci_low, words.ci_high, "other"),
+        "command": data["command"], "record": CROSSWORDS,
+    }  # fmt: skip
+    return not_run(claim, paper, WHY_NO_CROSSWORDS) | {"default": plain(found)}
+
+
+def not_run(claim: str, paper: float, why: str) -> dict[str, Any]:
+    """A row without a measurement."""
+    empty = dict.fromkeys(("ours", "ci_low", "ci_high", "n", "seeds", "setting", "models"))
+    nothing = empty | {"verdict": why, "command": None, "record": None}
+    return {"claim": claim, "paper": paper, "printed": True} | nothing | {"default": nothing}
+
+
+def as_markdown(ledger: list[dict[str, Any]]) -> str:
+    """The ledger for people."""
+    lines = [
+        "# What the paper prints, and what we measure", "",
+        "Made by `make claims` from the records in results/experiments and results/ablations. Every number is a mean",
+        "over seeds, with its 95 % interval. Our language models are smaller than the paper's, so that a bare accuracy",
+        "is *not comparable*; an effect (a gain, a ratio, a change of the number of edges) is judged all the same:",
+        "*agrees* if ours is in the same direction and reaches the paper's size, *contradicts* if it does not,",
+        "*underpowered* if our interval contains no effect and is wider than the paper's effect. *Published recipe* is",
+        "the paper's way to train, *default* is ours, on the same questions and the same answers. Each is judged as it",
+        "is meant to be used: the published recipe on graphs drawn anew for each question, ours on the most probable",
+        "graph. The records hold both for both, and some of the difference between the recipes' accuracies is owed to",
+        "that.", "",
+        "| claim | paper | published recipe | verdict | default recipe | verdict |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for one in ledger:
+        found = (one, one["default"])
+        cells = [text for each in found for text in (number(each), each["verdict"])]
+        lines.append(f"| {one['claim']} | {one['paper']} | " + " | ".join(cells) + " |")
+    lines += ["", "## How each verdict was reached", ""]
+    for one in ledger:
+        for name, each in (("published", one), ("default", one["default"])):
+            if each.get("judged_by"):
+                by, told = each["judged_by"], each.get("gain_if_told")
+                limit = f"; told who is truthful, {told['mean']:+.1f}" if told else ""
+                lines.append(
+                    f"- {one['claim']}, {name}: {by['effect']}: {by['ours']:.3g} [{by['ci_low']:.3g}, "
+                    f"{by['ci_high']:.3g}], paper {by['paper']:.3g}: {each['verdict']} (direction: {by['direction']}"
+                    f"{limit}; {each['seeds']} seeds, n = {each['n']}; `{each['command']}`)"
+                )
+    lines += ["", "## Figures", "", "| figure | where |", "|---|---|"]
+    lines += [f"| {figure} | {where} |" for figure, where in FIGURES.items()]
+    return "\n".join(lines) + "\n"
+
+
+def number(found: dict[str, Any]) -> str:
+    """Our number with its interval, or a dash."""
+    if found["ours"] is None:
+        return "–"
+    return f"{found['ours']:.3g} [{found['ci_low']:.3g}, {found['ci_high']:.3g}]"
+
+
+@program
+def main(arguments: list[str] | None = None) -> int:
+    """Write the ledger of the paper's claims from the records of `make experiments`."""
+    parser = argparse.ArgumentParser(prog="python -m studies.ledger.claims", description=main.__doc__)
+    parser.add_argument("--records", default="results/experiments", help="default: %(default)s")
+    parser.add_argument("--ablations", default=ABLATIONS, help="default: %(default)s")
+    parser.add_argument("--output", default="results", help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
+    output = resolve_path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
+    write_file(output / "claims.md", [as_markdown(ledger).encode()])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What each recipe learns in worlds whose optimum is known: `make learner` writes results/learner.json.
+
+Nothing here asks a language model: agents are simulated, and the edge LLM's features of the questions are on record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynagent.artefacts.downloads import write_file
+from dynagent.evaluation.controls import control_policies
+from dynagent.evaluation.statistics import seed_interval
+from dynagent.execution.runner import Runner
+from dynagent.graph import AgentGraph
+from dynagent.learning.config import TrainConfig
+from dynagent.learning.loop import train
+from dynagent.llm.reading import RecordedReader
+from dynagent.policies.agent_aware import AgentAwarePolicy
+from dynagent.policies.base import Policy
+from dynagent.policies.edge import EdgePolicy
+from dynagent.policies.static import StaticEdgePolicy
+from dynagent.progress import progress
+from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import code_version
+from dynagent.worlds.teams import load_world
+from dynagent.worlds.world import World
+from studies.common.calls import agent_calls
+from studies.common.grid import side_by_side
+from studies.common.program import program
+from studies.worlds.settings import (
+    ABLATION,
+    BUDGET,
+    CONTROLLED,
+    PAPER_QUESTIONS,
+    RECIPES,
+    SPARSITIES,
+    UNSEEN,
+    Recipe,
+    Setting,
+    settings,
+)
+
+RECORDINGS = "results/recordings"
+PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")
+FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
+
+
+def make_policy(recipe: Recipe, graph: AgentGraph, readings: RecordedReader, seed: int) -> Policy:
+    """The recipe's policy, untrained."""
+    if recipe.kind == "static":
+        return StaticEdgePolicy.for_graph(graph, **recipe.policy)
+    cls: type[EdgePolicy] = AgentAwarePolicy if recipe.kind == "agent_aware" else EdgePolicy
+    return cls.from_backbone(readings, graph, init_seed=seed, **recipe.policy)
+
+
+def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tuple[Policy, int]:
+    """Train by the recipe; returns the policy and the agents' calls that were paid."""
+    config = TrainConfig(seed=seed, sparsity=sparsity, **recipe.train)
+    policy = make_policy(recipe, world.graph, _readings(), config.stream("init"))
+    history = train(policy, world.graph, world.train_questions, config, runner=Runner(world.graph, seed))
+    return policy, agent_calls(config, history, len(world.train_questions), len(world.graph.team))
+
+
+def measure(setting: Setting, seed: int) -> dict[str, float]:
+    """One seed of a setting. The headline accuracy is that of the most probable graphs."""
+    world = _world(setting.world, seed, setting.num_train, setting.team)
+    policy, calls = learn((RECIPES | ABLATION)[setting.recipe], world, seed, setting.sparsity)
+    if setting.deployed:
+        world = _world(setting.world, seed, setting.num_train, tuple(UNSEEN[setting.deployed].items()))
+        assert isinstance(policy, AgentAwarePolicy)
+        policy = policy.for_team(world.graph)
+    questions = world.eval_questions
+    logits = policy.edge_logits_of(questions)[:, world.graph.decision_edges]  # [n, N]
+    probs, votes = logits.sigmoid(), (logits >= 0).double()
+    accuracy, sampled = (float(world.accuracy(chosen, questions).mean()) for chosen in (votes, probs))
+    skill = torch.tensor([[agent.accuracy_on(q) for agent in world.graph.team] for q in questions])
+    best = skill == skill.amax(1, keepdim=True)  # [n, N]: the agents that know the question's domain
+    return {
+        "headroom": world.headroom(accuracy),
+        "sampled_headroom": world.headroom(sampled),
+        "accuracy": accuracy,
+        "sampled_accuracy": sampled,
+        "best_static": world.best_static.accuracy,
+        "best_per_domain": world.best_per_domain.accuracy,
+        "expected_edges": float(probs.sum(1).mean()),
+        "num_votes": float(votes.sum(1).mean()),
+        "right_edges": float(probs[best].mean()),
+        "wrong_edges": float(probs[~best].mean()),
+        "highest_wrong_edge": float((probs * ~best).sum(0).div((~best).sum(0).clamp(min=1)).max()),
+        "agent_calls": calls,
+        "num_train_questions": len(world.train_questions),
+        "num_eval_questions": len(questions),
+    }
+
+
+def measure_controls(world_name: str, seed: int) -> dict[str, float]:
+    """What the default recipe's policy gains over each control in a world."""
+    world = _world(world_name, seed, BUDGET[world_name], ())
+    policy, _ = learn(RECIPES["default"], world, seed)
+
+    def scores(of: Policy) -> Tensor:
+        votes = of.edge_logits_of(world.eval_questions)[:, world.graph.decision_edges] >= 0
+        return world.accuracy(votes.double(), world.eval_questions)
+
+    controls = control_policies(policy, world.train_questions, world.eval_questions, seed)
+    return {name: float((scores(policy) - scores(control)).mean()) for name, control in controls.items()}
+
+
+def summarise(setting: Setting, results: list[dict[str, float]], command: str) -> dict[str, Any]:
+    """A row of results/learner.json: means over seeds, intervals of Student's t for the headrooms."""
+    row: dict[str, Any] = {"part": setting.part, "world": setting.world_name, "recipe": setting.recipe}
+    for name in ("headroom", "sampled_headroom"):
+        estimate = seed_interval([result[name] for result in results])
+        prefix = name.removesuffix("headroom")
+        row |= {name: estimate.mean, f"{prefix}ci_low": estimate.ci_low, f"{prefix}ci_high": estimate.ci_high}
+    for name in results[0]:
+        row.setdefault(name, sum(result[name] for result in results) / len(results))
+    return row | {"sparsity": setting.sparsity, "num_seeds": len(results), "command": command}
+
+
+def best_possible(command: str) -> list[dict[str, Any]]:
+    """Rows beside those of the sparsity sweep: the best wiring where a vote costs so much accuracy."""
+    world = _world("routing", 0, PAPER_QUESTIONS, ())
+    rows = []
+    for cost in SPARSITIES:
+        optimum = world.best_at_cost(cost)
+        num_votes = sum(map(sum, optimum.votes.values())) / len(optimum.votes)
+        row = {"part": "sparsity", "world": "routing", "recipe": "best possible", "accuracy": optimum.accuracy}
+        rows.append(row | {"num_votes": num_votes, "sparsity": cost, "command": command})
+    return rows
+
+
+@lru_cache
+def _readings() -> RecordedReader:
+    return RecordedReader(resolve_path(RECORDINGS) / FEATURES)
+
+
+@lru_cache(maxsize=64)
+def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ...]) -> World:
+    return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
+
+
+def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[dict[str, Any]]:
+    """All seeds of all settings and controls, or those of one part, spread over processes; one row each."""
+    wanted, seeds = [setting for setting in settings() if part in ("", setting.part)], range(num_seeds)
+    controlled = CONTROLLED if part in ("", "controls") else ()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
+        futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
+        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in controlled}
+        pending = [future for group in (*futures.values(), *controls.values()) for future in group]
+        for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
+            future.result()  # a failure ends everything at once
+    rows = [summarise(setting, [future.result() for future in group], command) for setting, group in futures.items()]
+    for world, group in controls.items():
+        results = [future.result() for future in group]
+        for name in results[0]:
+            gain = seed_interval([result[name] for result in results])
+            row = {"part": "controls", "world": world, "recipe": "default", "control": name, "gain": gain.mean}
+            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": num_seeds, "command": command}
+            rows.append(row)
+    if part in ("", "sparsity"):
+        rows += best_possible(command)
+    code = code_version()
+    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows]
+
+
+@program
+def main(arguments: list[str] | None = None) -> int:
+    """Measure every recipe in every known-answer world."""
+    parser = argparse.ArgumentParser(prog="python -m studies.worlds.measure", description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--output", default="results/learner.json", help="default: %(default)s")
+    parser.add_argument("--part", default="", choices=PARTS, help="measure this part again, and keep the other rows")
+    options = parser.parse_args(arguments)
+    path = resolve_path(options.output)
+    command = f"make learner ARGS='--seeds {options.seeds}{options.part and f' --part {options.part}'}'"
+    kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
+    rows = kept + run(options.seeds, options.processes, command, options.part)
+    write_rows(path, rows)
+    return 0
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, [f"{json.dumps(rows, indent=1)}\n".encode()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
