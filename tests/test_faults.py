@@ -415,7 +415,7 @@ def test_early_stopping_that_would_hold_out_nothing_is_refused():
 def test_every_fault_in_the_table_has_its_tests():
     known = {
         f"{path.stem}.{node.name}"
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
@@ -436,9 +436,7 @@ def test_a_run_on_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert main(["train", str(tmp_path / "run.json")]) == 0
     capsys.readouterr()
     full = (_ for _ in ()).throw
-    monkeypatch.setattr(
-        "dynagent.artefacts.downloads.write_file", lambda *_: full(OSError(28, "No space left on device"))
-    )
+    monkeypatch.setattr("dynagent.runs.record.write_file", lambda *_: full(OSError(28, "No space left on device")))
     (tmp_path / "run.json").write_text(json.dumps(run | {"seed": 1}))
     assert main(["train", str(tmp_path / "run.json")]) == 2
     error = capsys.readouterr().err

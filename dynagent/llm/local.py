@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
+import timeit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -45,12 +46,19 @@ class TransformersModel:
 
     @classmethod
     def load(
-        cls, name: str, *, dtype: str = "bfloat16", device: str | None = None, trust_remote_code: bool = False
+        cls, name: str, *, dtype: str | None = None, device: str | None = None, trust_remote_code: bool = False
     ) -> TransformersModel:
-        """Load by alias, hub id or folder (see `dynagent.llm.load.load_llm`)."""
+        """Load by alias, hub id or folder (see `dynagent.llm.load.load_llm`).
+
+        Args:
+            dtype: "bfloat16" or "float32"; without, the faster of the two on this machine. It is part of the model's
+                identity, so that replies and features of different precision are never mixed.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or faster_precision(device)
         folder, source = model_folder(name)
         if trust_remote_code:
             source = _with_code(folder, source)
@@ -63,7 +71,6 @@ class TransformersModel:
                 )
         finally:
             logging.set_tqdm_hook(hook)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(device), tokenizer, source)
 
     @property
@@ -229,6 +236,23 @@ class TransformersModel:
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`."""
         return read_out(self.model.base_model, token_ids(self.tokenizer, texts).to(self.model.device))
+
+
+@cache
+def faster_precision(device: str) -> str:
+    """The precision in which a language model computes unless another is asked for: "bfloat16" or "float32".
+
+    A processor without instructions for bfloat16 emulates them, and is then five to ten times slower than in single
+    precision. Two small matrix products tell, once a process; half as fast is still no reason to take twice the memory.
+    """
+    if device != "cpu":
+        return "bfloat16"
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        left @ right  # the first product of a kind also sets up its kernel
+        seconds[dtype] = min(timeit.repeat(lambda a=left, b=right: a @ b, number=1, repeat=5))
+    return "float32" if 2 * seconds[torch.float32] < seconds[torch.bfloat16] else "bfloat16"
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 A decision rule is a class with a `name` and a method `option_probs(answers, num_options)`, as `MajorityVote` has it.
 Answers come in the order of the team, one place for each agent, so that a rule can tell agents apart. That is enough
-for every estimator: "exact" sums over all choices of voters, up to `dynagent.learning.objectives.MAX_ENUMERATED` of them.
-With
-a method `expected_option_probs` that gives the sum in closed form it needs no such limit.
+for every estimator: "exact" sums over all choices of voters, up to `MAX_ENUMERATED` of them. With a
+method `expected_option_probs` that gives the sum in closed form it needs no such limit.
 """
 
 from __future__ import annotations

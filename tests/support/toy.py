@@ -243,13 +243,13 @@ def in_two_processes(folder: Path, call: str, ended: Sequence[int] = (0, 0)) -> 
     """What a call gives in each of two processes, started as `torchrun` or `accelerate launch` would.
 
     Args:
-        call: an expression that names a function with its module, say "test_tuning.train_adapters(...)".
+        call: an expression that names a function with its module, say "tests.support.toy.train_adapters(...)".
         ended: the exit codes that are expected.
     """
     folder.mkdir(exist_ok=True)
     script = folder / "call.py"
     script.write_text(
-        f"import sys, torch, {call.partition('.')[0]}\n"
+        f"import sys, torch, {call.partition('(')[0].rpartition('.')[0]}\n"
         "torch.set_num_threads(1)\n"
         f"torch.save({call}, sys.argv[1])\n"
         "torch.distributed.destroy_process_group()\n"

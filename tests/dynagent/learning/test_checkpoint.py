@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 
+from dynagent.evaluation.evaluate import compare_wirings
 from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
 from dynagent.learning import checkpoint as checkpoints
@@ -24,13 +25,12 @@ from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.policies.tuned import TunedEdgePolicy
-from dynagent.runs import build as experiment
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import fingerprint
 from dynagent.runs.record import RunRecord, run_folder
 from dynagent.runs.run import run_experiment, train_all
-from dynagent.runs.saving import finished_run
+from dynagent.runs.saving import finished_run, save_run
 from dynagent.team.agents import Truthful
 from dynagent.team.votes import MajorityVote
 from tests.support.toy import EXPECTATIONS, Knows, Lucky, ToyPolicy, save_tiny_backbone, toy_graph, toy_questions
@@ -299,8 +299,8 @@ def test_a_finished_run_is_left_as_it_is_and_says_so(config, caplog):
     whole = prepare(config)
     policies, history = train_all(whole, save=True)
     assert history.num_resumed == len(history.rows) == 6
-    results = experiment.compare_wirings(policies, whole.eval_questions, whole.runner, config)
-    record, _ = experiment.save_run(whole, history, results, "third")
+    results = compare_wirings(policies, whole.eval_questions, whole.runner, config)
+    record, _ = save_run(whole, history, results, "third")
     assert (record.command, record.history) == ("first", history.rows)
     assert contents(folder) == held
     run_experiment(replace(config, resume=False), "fourth")
@@ -313,7 +313,7 @@ def test_another_run_in_the_same_folder_is_run_and_takes_its_place(config, monke
     assert finished_run(whole).command == "first"
     known = fingerprint(whole)
     for name in known:
-        monkeypatch.setattr("dynagent.runs.experiment.fingerprint", lambda _, name=name: known | {name: "other"})
+        monkeypatch.setattr("dynagent.runs.saving.fingerprint", lambda _, name=name: known | {name: "other"})
         assert finished_run(whole) is None, name
     run_experiment(config, "second")  # of other packages, that is
     assert RunRecord.load(folder / "record.json").command == "second"
@@ -334,7 +334,7 @@ def test_every_part_of_a_run_is_in_its_fingerprint(config, monkeypatch):
     monkeypatch.setattr("dynagent.runs.experiment.used_sources", lambda _: whole.train_questions.sources)
     assert changed(whole) == {"data set or model"}
     monkeypatch.undo()
-    monkeypatch.setattr("dynagent.runs.record.environment", lambda: {"packages": {"torch": "0"}})
+    monkeypatch.setattr("dynagent.runs.experiment.environment", lambda: {"packages": {"torch": "0"}})
     assert changed(whole) == {"version of the packages"}
     monkeypatch.undo()
     monkeypatch.setattr("dynagent.runs.experiment.CODE", "other")

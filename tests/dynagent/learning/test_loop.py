@@ -486,7 +486,9 @@ def test_no_two_streams_share_a_seed(monkeypatch):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> list[dict]:
     """What each of two processes made of the same trainings."""
-    return in_two_processes(tmp_path_factory.mktemp("processes"), "toy.train_with_every_estimator((1, 3))")
+    return in_two_processes(
+        tmp_path_factory.mktemp("processes"), "tests.support.toy.train_with_every_estimator((1, 3))"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -570,7 +572,7 @@ def test_a_training_after_one_that_stopped_between_micro_batches_begins_with_its
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2])
 def test_two_killed_processes_go_on_to_the_same_bits(steps, tmp_path):
-    call = "toy.train_with_checkpoints({!r}, {}, gradient_accumulation_steps={})".format
+    call = "tests.support.toy.train_with_checkpoints({!r}, {}, gradient_accumulation_steps={})".format
     whole = in_two_processes(tmp_path / "whole", call(str(tmp_path / "a"), None, steps))
     in_two_processes(tmp_path / "killed", call(str(tmp_path / "b"), 7 * steps, steps), ended=(-9, -9))
     resumed = in_two_processes(tmp_path / "resumed", call(str(tmp_path / "b"), None, steps))
@@ -612,9 +614,11 @@ def test_half_precision_that_needs_scaled_gradients_is_refused():
 def test_two_processes_that_find_different_checkpoints_stop(tmp_path):
     """As on two machines whose folders are not one; they would average gradients of different iterations."""
     path = str(tmp_path / "found by 0")
-    in_two_processes(tmp_path / "killed", f"toy.train_with_checkpoints({path!r}, 5)", ended=(-9, -9))
-    found = f"{path[:-1]!r} + toy.os.environ['RANK']"
-    errors = in_two_processes(tmp_path / "resumed", f"toy.error_of(toy.train_with_checkpoints, {found})")
+    in_two_processes(tmp_path / "killed", f"tests.support.toy.train_with_checkpoints({path!r}, 5)", ended=(-9, -9))
+    found = f"{path[:-1]!r} + tests.support.toy.os.environ['RANK']"
+    errors = in_two_processes(
+        tmp_path / "resumed", f"tests.support.toy.error_of(tests.support.toy.train_with_checkpoints, {found})"
+    )
     message = "The processes find different checkpoints: choose an output_dir that all machines share."
     assert errors == [message, message]
 

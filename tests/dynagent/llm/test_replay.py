@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dynagent.__main__ import main
 from dynagent.evaluation.evaluate import compare_wirings
 from dynagent.llm.base import OriginRequest, Reply
 from dynagent.llm.local import TransformersModel
@@ -17,7 +18,6 @@ from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.llm.replay import RecordedAnswers, recorded_file
 from dynagent.llm.store import Recorded
 from dynagent.policies.agent_aware import AgentAwarePolicy
-from dynagent.runs import build as experiment
 from dynagent.runs.build import again, build_graph, load_split_questions, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.paths import project_root
@@ -174,7 +174,7 @@ def test_a_run_from_recordings_needs_neither_home_nor_network_nor_model(nowhere,
     parameters = QWEN | {"data_source": "recordings", "dataset": "mixed", "team": "languages", "num_per_domain": 4}
     parameters |= {"adversary": "asked", "train_limit": 40, "eval_limit": 60, "output_dir": str(tmp_path / "runs")}
     (tmp_path / "run.json").write_text(json.dumps(parameters))
-    assert experiment.main([str(tmp_path / "run.json")]) == 0
+    assert main(["train", str(tmp_path / "run.json")]) == 0
     assert "accuracy on 60 held-out questions" in capsys.readouterr().out
     saved = RunRecord.load(run_folder(RunConfig.from_parameters(parameters)) / "record.json")
     assert [source["kind"] for source in saved.sources] == ["record"] * 6

@@ -350,7 +350,7 @@ def one_process(backbone):
 @pytest.fixture(scope="module")
 def two_processes(backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    return in_two_processes(folder, f"test_tuning.train_tuned({backbone!r}, (1, 2))")
+    return in_two_processes(folder, f"tests.dynagent.policies.test_tuned.train_tuned({backbone!r}, (1, 2))")
 
 
 def assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 1e-9) -> None:

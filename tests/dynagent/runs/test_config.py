@@ -10,7 +10,7 @@ from papermill.translators import PythonTranslator
 
 from dynagent.learning.config import TrainConfig
 from dynagent.parameters import Count, Parameters, Positive, nearest
-from dynagent.runs import config
+from dynagent.runs import paths
 from dynagent.runs.config import RunConfig
 from dynagent.runs.paths import project_root, resolve_path
 from dynagent.runs.presets import PRESETS
@@ -343,6 +343,6 @@ def test_relative_paths_start_at_the_projects_root(tmp_path, monkeypatch):
 
 
 def test_without_a_checkout_paths_start_at_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "__file__", str(tmp_path / "site-packages" / "dynagent" / "config.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "dynagent" / "runs" / "paths.py"))
     monkeypatch.chdir(tmp_path)
     assert resolve_path("runs") == tmp_path / "runs"

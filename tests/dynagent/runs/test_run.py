@@ -26,6 +26,7 @@ from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs import build as experiment
 from dynagent.runs import paths
+from dynagent.runs import run as run_module
 from dynagent.runs.build import build_graph, build_policy, load_split_questions, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment
@@ -34,6 +35,8 @@ from dynagent.runs.run import run_experiment, train_all
 from dynagent.tasks.multiple_choice import Question, load_questions
 from dynagent.team.agents import AREAS, Adversarial, Constant, Specialist, Truthful
 from tests.support.toy import free_port, save_tiny_backbone
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class FakeModel:
@@ -316,7 +319,7 @@ def test_the_saved_policy_is_the_trained_one(asked_for, tmp_path, monkeypatch):
         trained.append(policies)
         return policies, history
 
-    monkeypatch.setattr(experiment, "train_all", remember)
+    monkeypatch.setattr(run_module, "train_all", remember)
     folder = run_experiment(run_config(output_dir=str(tmp_path)), "make this")
     loaded = StaticEdgePolicy.from_pretrained(folder / "policy")
     questions = [question(0), question(1)]

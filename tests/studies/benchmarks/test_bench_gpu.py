@@ -12,7 +12,6 @@ import torch
 from tests.support.toy import save_tiny_backbone
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "tests" / "benchmarks" / "bench_gpu.py"
 FIELDS = {"name", "value", "unit", "goal", "reference", "ratio", "low", "high", "num_samples", "compared_with"} | {
     "against", "at", "line", "met",
 }  # fmt: skip
@@ -20,9 +19,9 @@ ON_A_GPU = {"peak memory, lora", "peak memory, lora, 2 micro-batches", "peak mem
 
 
 def bench(tmp_path, *options) -> tuple[dict, str]:
-    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path / "out.json"), *options]
+    command = [sys.executable, "-m", "studies.benchmarks.bench_gpu", "--output", str(tmp_path / "out.json"), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((tmp_path / "out.json").read_text()), done.stdout
 

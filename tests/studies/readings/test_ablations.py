@@ -183,7 +183,7 @@ def test_a_record_says_where_it_is_from(records, study):
     assert record["code"]["dirty"] is False
     assert all(len(source["sha256"]) == 64 for source in record["sources"])
     assert not [source for source in record["sources"] if source["location"].startswith("/")]
-    assert record["command"] == f"python -m studies.{study} --preset laptop"
+    assert record["command"] == f"python -m experiments.{study} --preset laptop"
 
 
 def test_switches_that_concern_no_vote_change_nothing_exactly(records):
