@@ -25,21 +25,30 @@ class Job:
     path: Path
 
 
-def measured(jobs: Sequence[Job], processes: int, description: str) -> list[Any]:
+def measured(jobs: Sequence[Job], processes: int, description: str, *, share_cores: bool = True) -> list[Any]:
     """The outcomes of all jobs, in their order. Each is written as soon as it is there.
 
     Args:
-        processes: over which the jobs are spread, each with one thread; with 1, or inside a worker of another grid, all
-            run in this process, with its threads.
+        processes: over which the jobs are spread; with 1, or inside a worker of the workflow, all run in this one.
+        share_cores: give each job one thread, whatever the number of processes, so that no sum depends on it.
     """
     missing = [job for job in jobs if not job.path.exists()]
-    if processes == 1 or multiprocessing.current_process().name != "MainProcess":
-        finished = ((job, job.measure(*job.arguments)) for job in missing)
-    else:
-        finished = _in_processes(missing, processes)
+    is_worker = multiprocessing.current_process().name != "MainProcess"
+    finished = _here(missing, share_cores) if processes == 1 or is_worker else _in_processes(missing, processes)
     for job, outcome in progress(finished, desc=description, unit="run", total=len(missing)):
         write_outcome(job.path, outcome)
     return [read_outcome(job.path, job.measure) for job in jobs]
+
+
+def _here(jobs: Sequence[Job], share_cores: bool) -> Iterator[tuple[Job, Any]]:
+    """Jobs with their outcomes, one after the other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if share_cores else threads)
+    try:
+        for job in jobs:
+            yield job, job.measure(*job.arguments)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Any]]:

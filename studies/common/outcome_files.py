@@ -28,6 +28,8 @@ def write_outcome(path: Path, outcome: Any) -> None:
         if isinstance(value, np.ndarray):
             arrays[f"array {len(arrays)}"] = value
             return {"array": f"array {len(arrays) - 1}"}
+        if isinstance(value, np.generic):
+            return value.item()
         if isinstance(value, dict):
             return {"dict": [[key, without_arrays(entry)] for key, entry in value.items()]}
         return [without_arrays(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -5,26 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynagent.artefacts.downloads import write_file
-from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.controls import CONTROLS, explanation
 from dynagent.evaluation.statistics import Estimate, seed_interval
-from dynagent.llm.replay import recorded_file
-from dynagent.runs.config import RunConfig
 from dynagent.runs.paths import project_root, resolve_path
 from dynagent.runs.record import code_version, environment
-from dynagent.tasks.recorded import INDEX
 from studies.common.numbers import plain
+from studies.common.study import Measured
 from studies.table2.measure import GRAPHS, Measurement
 from studies.table2.settings import Cell
 
@@ -64,7 +59,7 @@ class CellRecord:
             ValueError: if they are missing, damaged, or not of one run.
         """
         folder = folder or resolve_path(FOLDER)
-        again = f"`make experiments ARGS='--cells {name}'` makes them"
+        again = f"`python -m studies.table2 {name}` makes them"
         try:
             data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             arrays = (folder / f"{name}.npz").read_bytes()
@@ -102,39 +97,10 @@ def parameters_of(cell: Cell) -> dict[str, Any]:
     return {name: value for name, value in cell.config().identity().items() if name != "seed"}
 
 
-def identity(cell: Cell, num_seeds: int) -> str:
-    """A hash of all that a cell's numbers depend on: parameters, seeds, recordings, code."""
-    config = cell.config()
-    parts = [parameters_of(cell), num_seeds, cell.with_controls, _recordings(config), _code()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _recordings(config: RunConfig) -> list[str]:
-    folder = resolve_path(config.recordings)
-    files = [folder / INDEX, recorded_file(folder, "agent", config.agent_llm)]
-    return [_sha256(file) for file in (*files, recorded_file(folder, "edge", config.edge_llm))]
-
-
-@lru_cache
-def _sha256(path: Path) -> str:
-    return file_sha256(path)
-
-
-@lru_cache
-def _code() -> str:
-    """A hash of the modules of this project that measure: what else is in the checkout changes no number."""
-    names = sorted(name for name in sys.modules if name.split(".")[0] in ("dynagent", "studies"))
-    files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
-    measuring = {name: file for name, file in files.items() if file and name != "studies.ledger.claims"}
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in measuring.values())).hexdigest()
-
-
-def is_finished(cell: Cell, num_seeds: int, folder: Path) -> bool:
-    """Whether the cell's records are there, whole, and what would be measured again."""
-    try:
-        return bool(CellRecord.load(cell.name, folder).data["identity"] == identity(cell, num_seeds))
-    except ValueError:
-        return False
+def write(measured: Measured) -> None:
+    """Write the record of a cell."""
+    ((cell, measurements),) = measured.outcomes.items()
+    write_cell(cell, measurements, measured.path.parent, measured.command, measured.seconds)
 
 
 def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, command: str, seconds: float) -> None:
@@ -158,7 +124,6 @@ def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, co
         "command": command,
         "code": code_version(),
         "environment": environment(),
-        "identity": identity(cell, len(measurements)),
         "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         **about,
         "metrics": metrics(record, values),

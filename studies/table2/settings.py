@@ -2,16 +2,21 @@
 
 A cell is one set of a run's parameters. Every seed of it trains a dynamic and a static policy on the same questions and
 the same answers, so that the two can be compared question by question. All answers are replayed from recordings.
+
+`RunConfig` is imported where it is called: it loads torch, and `make stale` reads the names of the cells without that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynagent.runs.config import RunConfig
 from dynagent.runs.presets import PRESETS
+
+if TYPE_CHECKING:
+    from dynagent.runs.config import RunConfig
+    from studies.common.study import Study
 
 NUM_SEEDS = 20
 NUM_SEEDS_OF_CURVES = 10  # a curve shows a trend over its points; every point by itself needs less
@@ -34,6 +39,7 @@ READOUTS = {"paper": "last_hidden", "default": "mean_hidden"}  # each recipe's o
 ADVERSARIES = ("constant", "least_likely", "asked", "colluding")
 MOST_ADVERSARIES = 15
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0)
+TEMPERATURE = 0.2  # of every other cell, the default of a run
 SPARSITIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 PAPER_SPARSITY = 0.05
 
@@ -74,6 +80,8 @@ class Cell:
 
     def config(self, seed: int = 0) -> RunConfig:
         """The parameters of one seed's dynamic policy."""
+        from dynagent.runs.config import RunConfig
+
         return RunConfig.from_parameters(RECIPES[self.recipe] | dict(self.parameters) | {"seed": seed})
 
 
@@ -114,6 +122,11 @@ def cells() -> dict[str, Cell]:
     return {cell.name: cell for cell in found}
 
 
+def settings(study: Study, preset: str) -> list[Cell]:
+    """The one cell of a record."""
+    return [cells()[study.name]]
+
+
 def sparsity_cell(recipe: str, sparsity: float) -> str:
     """The cell of the specialized team with this weight of the sparsity penalty."""
     return f"edge-reduction-{sparsity:g}-{recipe}" if sparsity else f"specialized-{recipe}"
@@ -126,8 +139,7 @@ def readout_cell(recipe: str, readout: str) -> str:
 
 def temperature_cell(temperature: float) -> str:
     """The cell of the specialized team whose agents draw at this temperature."""
-    default = RunConfig().temperature
-    return "specialized-default" if temperature == default else f"specialized-temperature-{temperature:g}"
+    return "specialized-default" if temperature == TEMPERATURE else f"specialized-temperature-{temperature:g}"
 
 
 def adversaries_cell(number: int) -> str:
@@ -143,6 +155,8 @@ def notebook_config(team: str, namespace: Mapping[str, Any]) -> RunConfig:
     Args:
         team: "adversarial", "specialized" or "edge reduction".
     """
+    from dynagent.runs.config import RunConfig
+
     published = {} if team == "adversarial" else _TWO_MODELS
     models = published if namespace["preset"] == "paper" else QWEN
     given = {name: value for name, value in namespace.items() if value is not None}

@@ -1,0 +1,28 @@
+"""Table 2 on recorded answers: a study for every cell."""
+
+from __future__ import annotations
+
+from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_ANSWERS, SMOLLM2_FEATURES, Study
+from studies.table2.settings import QWEN, Cell, cells
+
+FOLDER = "results/experiments"
+
+
+def study_of(cell: Cell) -> Study:
+    """The study that trains and evaluates the seeds of a cell."""
+    answers = QWEN_ANSWERS if cell.parameters["agent_llm"] == QWEN["agent_llm"] else SMOLLM2_ANSWERS
+    return Study(
+        name=cell.name,
+        folder="table2",
+        question="How accurate are learned graphs, and how many edges do they have, in this cell of Table 2?",
+        settings="studies.table2.settings:settings",
+        measure="studies.table2.measure:measure",
+        write="studies.table2.record:write",
+        record=f"{FOLDER}/{cell.name}.json",
+        arrays=(f"{FOLDER}/{cell.name}.npz",),
+        inputs=(INDEX, answers, SMOLLM2_FEATURES),
+        seeds={"smoke": 2, "laptop": cell.num_seeds},
+    )
+
+
+STUDIES = tuple(study_of(cell) for cell in cells().values())
