@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib.util
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ NEUTRAL = (
     "studies.common.outcome_files",
     "studies.common.plots",
     "studies.common.program",
+    "studies.common.records",
     "studies.common.study",
     "studies.common.tables",
     "studies.common.workflow",
@@ -94,7 +95,7 @@ def _files(modules: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(path for source in sources for path in (source, *_data_of(source))))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _source_of(module: str) -> Path:
     package, *parts = module.split(".")
     path = _root_of(package).joinpath(*parts)
@@ -109,7 +110,7 @@ def _root_of(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-@lru_cache(maxsize=None)
+@cache
 def _data_of(source: Path) -> tuple[Path, ...]:
     """Data files below a module's folder that it names."""
     text = source.read_text(encoding="utf-8")

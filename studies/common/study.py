@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynagent.runs.paths import resolve_path
 from studies.common.dependencies import digest_of, measuring_code
 
+if TYPE_CHECKING:
+    from studies.common.grid import Job
+
+Call = tuple[str, tuple[Any, ...]]  # a function's name, its arguments
+FOLDER = "results/ablations"
 REMEMBERED = "results/runs/outcomes"  # what each run of a study gave, until code or inputs change
 UNCOMMITTED = "results/runs/records"  # records of presets that are no result
 INDEX = "results/recordings/index.jsonl"
@@ -125,10 +131,11 @@ def run(study: Study, preset: str = "laptop", num_seeds: int = 0, processes: int
     folder = output or (str(Path(study.record).parent) if is_result else UNCOMMITTED)
     settings = list(dict.fromkeys(function_of(study.settings)(study, preset)))
     seeds = [num_seeds] if study.seeds_together else list(range(num_seeds))
-    calls: list[tuple[str, tuple[Any, ...]]] = [(study.measure, (setting, seed)) for setting in settings for seed in seeds]
-    calls += [(study.once, (num_seeds,))] * bool(study.once)
-    jobs = _remembered_jobs(study, calls)
-    outcomes = measured(jobs, 1 if study.seeds_together else processes, study.name, share_cores=not study.seeds_together)
+    calls: list[Call] = [(study.measure, (setting, seed)) for setting in settings for seed in seeds]
+    if study.once:
+        calls.append((study.once, (num_seeds,)))
+    together = study.seeds_together
+    outcomes = measured(_jobs(study, calls), 1 if together else processes, study.name, share_cores=not together)
     once = outcomes.pop() if study.once else None
     by_setting = {
         setting: outcomes[place * len(seeds) : (place + 1) * len(seeds)] for place, setting in enumerate(settings)
@@ -144,14 +151,29 @@ def run(study: Study, preset: str = "laptop", num_seeds: int = 0, processes: int
     return path
 
 
-def _remembered_jobs(study: Study, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+def _jobs(study: Study, calls: Sequence[Call]) -> list[Job]:
     """Calls of functions by name, with the files that remember what they gave for this code and these inputs."""
     from studies.common.grid import Job
 
     folder, jobs = resolve_path(REMEMBERED) / study.name, []
     inputs = [resolve_path(path) for path in study.inputs]
-    states = {name: digest_of([*measuring_code(name.partition(":")[0]), *inputs]) for name in {name for name, _ in calls}}
+    names = {name for name, _ in calls}
+    states = {name: digest_of([*measuring_code(name.partition(":")[0]), *inputs]) for name in names}
     for name, arguments in calls:
         key = hashlib.sha256(repr((name, arguments, states[name])).encode()).hexdigest()[:32]
         jobs.append(Job(function_of(name), arguments, folder / f"{key}.npz"))
     return jobs
+
+
+def load_record(study: str, folder: str = FOLDER) -> dict[str, Any]:
+    """The record of an ablation.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    path = resolve_path(folder) / f"{study}.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ValueError(f"The record {path} is missing or damaged: `make ablations` makes it.") from None
+    return record

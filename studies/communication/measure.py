@@ -1,4 +1,4 @@
-"""Do edges between agents earn anything? `make communication` writes results/communication.json.
+"""Do edges between agents earn anything? `python -m studies.communication` writes results/communication.json.
 
 In a world of simulated agents where they should, and on recorded replies of a language model, where voting alone gets
 as many tokens.
@@ -6,13 +6,9 @@ as many tokens.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +27,21 @@ from dynagent.llm.replay import RecordedAnswers, recorded_file, recorded_source
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, describe, environment, questions_digest
+from dynagent.runs.record import describe, environment, questions_digest
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.recorded import INDEX, load_recorded
 from dynagent.team.messages import Message
 from dynagent.worlds.hint import accuracy_of_graph, optima
 from dynagent.worlds.hint import make_graph as make_hint_graph
 from dynagent.worlds.teams import load_world
-from studies.common.grid import side_by_side
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
-from studies.common.program import program
+from studies.common.study import Measured, Study
 from studies.communication.team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
 from studies.worlds.measure import FEATURES, RECORDINGS
 
-OUTPUT = "results/communication.json"
-PRESETS: dict[str, dict[str, int]] = {
-    "smoke": {"seeds": 2, "num_train": 160},
-    "laptop": {"seeds": 20, "num_train": 640},
-}
+NUM_TRAIN = {"smoke": 160, "laptop": 640}  # questions, by preset
 LEARNING_RATE = 0.1
 COLD = 0.2  # a second temperature of the voters, at which they hardly differ
 LEARNERS = {"dynamic, edges": (True, True), "dynamic, votes alone": (True, False), "static, edges": (False, True)}
@@ -60,7 +50,12 @@ LEARNERS = {"dynamic, edges": (True, True), "dynamic, votes alone": (True, False
 # --- the world ---------------------------------------------------------------------------------------
 
 
-def learn_in_world(seed: int, num_train: int) -> dict[str, float]:
+def settings(study: Study, preset: str) -> list[int]:
+    """Numbers of training questions."""
+    return [NUM_TRAIN[preset]]
+
+
+def learn_in_world(num_train: int, seed: int) -> dict[str, float]:
     """Accuracy of the most probable graphs on held-out questions, exact, for every learner."""
     world = load_world("routing", resolve_path(RECORDINGS), seed, num_train)
     readings = RecordedReader(resolve_path(RECORDINGS) / FEATURES)
@@ -83,11 +78,8 @@ def learn_in_world(seed: int, num_train: int) -> dict[str, float]:
     return found
 
 
-def world_part(seeds: int, num_train: int, processes: int) -> dict[str, Any]:
-    """The learners beside what is possible with and without edges between agents."""
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=side_by_side) as pool:
-        futures = [pool.submit(learn_in_world, seed, num_train) for seed in range(seeds)]
-        results = [future.result() for future in progress(futures, desc="world", unit="seed")]
+def world_part(results: Sequence[dict[str, float]], num_train: int) -> dict[str, Any]:
+    """The learners of all seeds beside what is possible with and without edges between agents."""
     best = {"edges": optima(make_hint_graph(True)), "votes alone": optima(make_hint_graph(False))}
     low, high = best["votes alone"]["dynamic"], best["edges"]["dynamic"]
     per_seed = {name: [result[name] for result in results] for name in results[0]}
@@ -184,8 +176,8 @@ def what_hearing_does(questions: Sequence[Any], llm: RecordedAnswers) -> dict[st
     return result
 
 
-def real_part(seeds: int) -> dict[str, Any]:
-    """All wirings on record at two temperatures of the voters."""
+def real_part(num_seeds: int) -> dict[str, Any]:
+    """All wirings on record at two temperatures of the voters, with so many draws of their letters."""
     path = recorded_file(resolve_path(FOLDER), "agent", MODEL)
     llm = RecordedAnswers(path)
     questions = recorded_questions(llm)
@@ -193,40 +185,22 @@ def real_part(seeds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"questions": questions_digest(questions), "hearing": what_hearing_does(questions, llm)}
     for name, temperature in (("warm", TEMPERATURE), ("cold", COLD)):
         found[name] = {"temperature": temperature}
-        found[name]["wirings"] = compare(*run_wirings(questions, llm, seeds, temperature), subjects)
+        found[name]["wirings"] = compare(*run_wirings(questions, llm, num_seeds, temperature), subjects)
     index = resolve_path(RECORDINGS) / INDEX
     found["sources"] = [asdict(recorded_source(path)) | {"location": str(Path(FOLDER) / path.name)}]
     found["sources"].append({"name": INDEX, "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)})
     return found
 
 
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Measure what edges between agents earn."""
-    parser = argparse.ArgumentParser(prog="python -m studies.communication.measure", description=main.__doc__)
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--part", choices=("world", "real"), help="measure this part again, and keep the other")
-    options = parser.parse_args(arguments)
-    preset, path = PRESETS[options.preset], resolve_path(options.output)
+def write(measured: Measured) -> None:
+    """A section on the world, and one on recorded replies."""
     about = {
-        "command": f"make communication ARGS='--preset {options.preset}'",
-        "code": code_version(),
+        "command": measured.command,
+        "code": measured.code,
         "environment": environment(),
-        "seeds": preset["seeds"],
+        "seeds": measured.num_seeds,
     }
-    measured = {}
-    if options.part != "real":
-        measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
-    if options.part != "world":
-        measured["real"] = about | real_part(preset["seeds"])
-    kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
-    record = kept | measured
+    ((num_train, results),) = measured.outcomes.items()
+    record = {"world": about | world_part(results, num_train), "real": about | real_part(measured.num_seeds)}
     lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
-    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    write_file(measured.path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])

@@ -6,25 +6,24 @@ questions and seeds are behind it, and what its intervals hold for. Notebooks an
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
+import typer
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from dynagent.parameters import nearest
 from dynagent.runs.paths import resolve_path
 from dynagent.viz.plots import LEGEND, plot_heatmaps, save_figure
 from studies.benchmarks.figure import PANELS, plot_costs
 from studies.common.plots import plot_headroom, plot_intervals, plot_sparsity, plot_utilities, with_accuracy_intervals
-from studies.common.program import program
+from studies.common.program import choose, program
 from studies.common.study import load_record
 from studies.communication.tables import plot_communication
 from studies.crosswords.tables import WorldRecord
@@ -438,22 +437,22 @@ def show(name: str) -> None:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="only these; by default all")] = None,
+    output: Annotated[str, typer.Option(help="folder of the figures")] = FOLDER,
+) -> None:
     """Draw the figures of the experiments as SVG and PNG, from their records."""
-    parser = argparse.ArgumentParser(prog="python -m studies.gallery.figures", description=main.__doc__)
-    parser.add_argument("names", nargs="*", help="only these; by default all")
-    parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    for name in choose(names or (), list(FIGURES), "figure"):
+        typer.echo(draw(name, resolve_path(output)))
+
+
+def draw(name: str, folder: Path) -> str:
+    """Draw a figure into a folder; returns where it is, and its caption."""
     matplotlib.use("Agg")
-    folder: Path = resolve_path(options.output)
-    for name in options.names or FIGURES:
-        if name not in FIGURES:
-            raise ValueError(f"There is no figure {name!r}; {nearest(name, FIGURES)}")
-        drawn = FIGURES[name]()
-        save_figure(drawn.figure, folder, name)
-        plt.close(drawn.figure)
-        print(f"{folder / name}.svg and .png\n    {drawn.caption}")
-    return 0
+    drawn = FIGURES[name]()
+    save_figure(drawn.figure, folder, name)
+    plt.close(drawn.figure)
+    return f"{folder / name}.svg and .png\n    {drawn.caption}"
 
 
 if __name__ == "__main__":

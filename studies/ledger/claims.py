@@ -6,7 +6,6 @@ the published recipe, and a verdict; the same by our default recipe stands in th
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -14,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from dynagent.artefacts.downloads import write_file
 from dynagent.evaluation.statistics import Estimate, mean_interval, seed_interval
@@ -360,19 +360,17 @@ def number(found: dict[str, Any]) -> str:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
-    """Write the ledger of the paper's claims from the records of `make experiments`."""
-    parser = argparse.ArgumentParser(prog="python -m studies.ledger.claims", description=main.__doc__)
-    parser.add_argument("--records", default="results/experiments", help="default: %(default)s")
-    parser.add_argument("--ablations", default=ABLATIONS, help="default: %(default)s")
-    parser.add_argument("--output", default="results", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
-    output = resolve_path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
-    write_file(output / "claims.md", [as_markdown(ledger).encode()])
-    return 0
+def main(
+    records: Annotated[str, typer.Option(help="folder of the cells' records")] = "results/experiments",
+    ablations: Annotated[str, typer.Option(help="folder of the ablations' records")] = ABLATIONS,
+    output: Annotated[str, typer.Option(help="folder of claims.json and claims.md")] = "results",
+) -> None:
+    """Write the ledger of the paper's claims from the records of Table 2's cells and of the ablations."""
+    ledger = rows(resolve_path(records)) + ablation_rows(ablations)
+    folder = resolve_path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
+    write_file(folder / "claims.md", [as_markdown(ledger).encode()])
 
 
 if __name__ == "__main__":

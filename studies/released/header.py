@@ -16,6 +16,7 @@ from dynagent.llm.reading import QuestionReader
 from dynagent.runs.config import RunConfig
 from dynagent.runs.paths import resolve_path
 from dynagent.tasks.multiple_choice import Question
+from studies.common.program import program
 
 PATH = "results/ablations/header.json"
 
@@ -41,7 +42,8 @@ def read_header(identity: str) -> dict[str, Tensor]:
     return {name: torch.tensor(found[name]) for name in READOUTS}
 
 
-def main() -> int:
+@program
+def main() -> None:
     """Record the edge LLM's reading of a header row."""
     reader = QuestionReader.load(RunConfig().edge_llm)
     states = {name: reader.read([header_question()], name)[0].half().float().tolist() for name in READOUTS}
@@ -51,8 +53,7 @@ def main() -> int:
         json.dumps(name) + ": " + json.dumps(value) for name, value in ({"edge_llm": reader.identity} | states).items()
     ]
     path.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-    print(path)
-    return 0
+    sys.stdout.write(f"{path}\n")
 
 
 if __name__ == "__main__":

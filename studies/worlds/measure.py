@@ -5,11 +5,7 @@ Nothing here asks a language model: agents are simulated, and the edge LLM's fea
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,29 +25,24 @@ from dynagent.policies.agent_aware import AgentAwarePolicy
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
 from studies.common.calls import agent_calls
-from studies.common.grid import side_by_side
-from studies.common.program import program
+from studies.common.study import Measured
 from studies.worlds.settings import (
     ABLATION,
     BUDGET,
-    CONTROLLED,
     PAPER_QUESTIONS,
     RECIPES,
     SPARSITIES,
     UNSEEN,
+    Controls,
     Recipe,
     Setting,
-    settings,
 )
 
 RECORDINGS = "results/recordings"
-PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")
 FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
 
 
@@ -71,8 +62,10 @@ def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tup
     return policy, agent_calls(config, history, len(world.train_questions), len(world.graph.team))
 
 
-def measure(setting: Setting, seed: int) -> dict[str, float]:
+def measure(setting: Setting | Controls, seed: int) -> dict[str, float]:
     """One seed of a setting. The headline accuracy is that of the most probable graphs."""
+    if isinstance(setting, Controls):
+        return measure_controls(setting.world, seed)
     world = _world(setting.world, seed, setting.num_train, setting.team)
     policy, calls = learn((RECIPES | ABLATION)[setting.recipe], world, seed, setting.sparsity)
     if setting.deployed:
@@ -150,52 +143,23 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
     return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
 
 
-def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[dict[str, Any]]:
-    """All seeds of all settings and controls, or those of one part, spread over processes; one row each."""
-    wanted, seeds = [setting for setting in settings() if part in ("", setting.part)], range(num_seeds)
-    controlled = CONTROLLED if part in ("", "controls") else ()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
-        futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
-        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in controlled}
-        pending = [future for group in (*futures.values(), *controls.values()) for future in group]
-        for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
-            future.result()  # a failure ends everything at once
-    rows = [summarise(setting, [future.result() for future in group], command) for setting, group in futures.items()]
-    for world, group in controls.items():
-        results = [future.result() for future in group]
-        for name in results[0]:
+def write(measured: Measured) -> None:
+    """One row for each setting and each control, over all seeds."""
+    rows = []
+    for setting, results in measured.outcomes.items():
+        if isinstance(setting, Setting):
+            rows.append(summarise(setting, results, measured.command))
+    for setting, results in measured.outcomes.items():
+        for name in results[0] if isinstance(setting, Controls) else ():
             gain = seed_interval([result[name] for result in results])
-            row = {"part": "controls", "world": world, "recipe": "default", "control": name, "gain": gain.mean}
-            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": num_seeds, "command": command}
-            rows.append(row)
-    if part in ("", "sparsity"):
-        rows += best_possible(command)
-    code = code_version()
-    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows]
-
-
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Measure every recipe in every known-answer world."""
-    parser = argparse.ArgumentParser(prog="python -m studies.worlds.measure", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default="results/learner.json", help="default: %(default)s")
-    parser.add_argument("--part", default="", choices=PARTS, help="measure this part again, and keep the other rows")
-    options = parser.parse_args(arguments)
-    path = resolve_path(options.output)
-    command = f"make learner ARGS='--seeds {options.seeds}{options.part and f' --part {options.part}'}'"
-    kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
-    rows = kept + run(options.seeds, options.processes, command, options.part)
-    write_rows(path, rows)
-    return 0
+            row = {"part": "controls", "world": setting.world, "recipe": "default", "control": name, "gain": gain.mean}
+            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": measured.num_seeds}
+            rows.append(row | {"command": measured.command})
+    rows += best_possible(measured.command)
+    write_rows(measured.path, [row | {name: measured.code[name] for name in ("commit", "dirty")} for row in rows])
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, [f"{json.dumps(rows, indent=1)}\n".encode()])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,19 @@
+"""What edges between agents earn, in a world and on recorded replies."""
+
+from __future__ import annotations
+
+from studies.common.study import INDEX, SMOLLM2_FEATURES, Study
+
+REPLIES = "results/recordings/communication/qwen2.5-coder-1.5b-instruct-cc324af070c2-bfloat16.jsonl"
+
+COMMUNICATION = Study(
+    name="communication",
+    folder="communication",
+    question="Do agents that read each other answer better than as many tokens of votes alone?",
+    settings="studies.communication.measure:settings",
+    measure="studies.communication.measure:learn_in_world",
+    write="studies.communication.measure:write",
+    record="results/communication.json",
+    inputs=(INDEX, SMOLLM2_FEATURES, REPLIES),
+)
+STUDIES = (COMMUNICATION,)

@@ -1,0 +1,17 @@
+"""Accuracy against tokens a question."""
+
+from __future__ import annotations
+
+from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
+
+FRONTIER = Study(
+    name="frontier",
+    folder="frontier",
+    question="What accuracy does a learned wiring give for its tokens, beside votes that cost the same?",
+    settings="studies.frontier.measure:settings",
+    measure="studies.frontier.measure:measure",
+    write="studies.frontier.measure:write",
+    record="results/frontier.json",
+    inputs=(INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES),
+)
+STUDIES = (FRONTIER,)
