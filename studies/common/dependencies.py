@@ -55,12 +55,14 @@ SHOWING = ("dynagent.viz", "studies.common.plots", "studies.common.tables")  # c
 NEUTRAL_FILES = ("model_card.md",)  # a template of the text beside a saved policy
 
 
-def measuring_code(*modules: str) -> list[Path]:
+@lru_cache
+def measuring_code(*modules: str) -> tuple[Path, ...]:
     """Files whose change can change what these modules measure: sources, and the data of packages that they read."""
     return _files(_closure(modules, NEUTRAL))
 
 
-def reporting_code(*modules: str) -> list[Path]:
+@lru_cache
+def reporting_code(*modules: str) -> tuple[Path, ...]:
     """Files whose change can change how these modules show what is on record."""
     return _files(_closure(modules, {*NEUTRAL, *MEASURING} - {*SHOWING}))
 
@@ -90,9 +92,9 @@ def _closure(modules: Iterable[str], left_out: Iterable[str]) -> set[str]:
     return found
 
 
-def _files(modules: Iterable[str]) -> list[Path]:
+def _files(modules: Iterable[str]) -> tuple[Path, ...]:
     sources = [_source_of(module) for module in sorted(modules)]
-    return list(dict.fromkeys(path for source in sources for path in (source, *_data_of(source))))
+    return tuple(dict.fromkeys(path for source in sources for path in (source, *_data_of(source))))
 
 
 @cache

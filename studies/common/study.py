@@ -42,6 +42,8 @@ class Study:
         folder: of studies, `python -m studies.<folder>` runs it.
         question: that the record answers.
         settings: gives all that is measured, (study, preset) -> hashable settings with a complete `repr`.
+        declared: all settings as a text, where the module that declares them is not to count as code: what else stands
+            in it concerns other records.
         measure: (setting, seed) -> outcome; with `seeds_together`, (setting, number of seeds) -> outcome.
         once: (number of seeds) -> outcome of what is measured beside the seeds.
         write: takes `Measured` and writes the record.
@@ -59,6 +61,7 @@ class Study:
     measure: str
     write: str
     record: str
+    declared: str = ""
     once: str = ""
     arrays: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -69,10 +72,17 @@ class Study:
     def products(self) -> tuple[str, ...]:
         return (self.record, *self.arrays)
 
-    def code(self) -> list[Path]:
+    def code(self) -> tuple[Path, ...]:
         """Files of source that the record follows from."""
-        functions = (self.settings, self.measure, self.write, *filter(None, [self.once]))
-        return measuring_code(*(name.partition(":")[0] for name in functions))
+        functions = {self.measure, self.write, self.once or self.measure, self.settings}
+        if self.declared:
+            functions.remove(self.settings)
+        return measuring_code(*sorted({name.partition(":")[0] for name in functions}))
+
+    def declaration(self) -> str:
+        """What of this declaration the record follows from, as a text."""
+        names = (self.settings, self.declared, self.measure, self.once, self.write, self.seeds["laptop"])
+        return repr((*names, self.seeds_together))
 
     def command(self, preset: str, num_seeds: int) -> str:
         """What makes the record again."""

@@ -20,8 +20,8 @@ from dynagent.runs.paths import project_root, resolve_path
 from dynagent.runs.record import code_version, environment
 from studies.common.numbers import plain
 from studies.common.study import Measured
+from studies.table2.cell import Cell
 from studies.table2.measure import GRAPHS, Measurement
-from studies.table2.settings import Cell
 
 FOLDER = "results/experiments"
 # Differences of accuracy, paired on the same questions.

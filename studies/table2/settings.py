@@ -9,16 +9,15 @@ the same answers, so that the two can be compared question by question. All answ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dynagent.runs.presets import PRESETS
+from studies.table2.cell import Cell
 
 if TYPE_CHECKING:
     from dynagent.runs.config import RunConfig
     from studies.common.study import Study
 
-NUM_SEEDS = 20
 NUM_SEEDS_OF_CURVES = 10  # a curve shows a trend over its points; every point by itself needs less
 QWEN = {"data_source": "recordings", "agent_llm": "qwen2.5-coder-1.5b-instruct", "agent_mode": "letter"}
 SMOLLM2 = {"data_source": "recordings", "agent_llm": "smollm2-135m-instruct", "agent_mode": "options"}
@@ -60,29 +59,9 @@ _TWO_MODELS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One set of parameters and the number of its seeds.
-
-    Attributes:
-        name: also that of its record.
-        recipe: a name of `RECIPES`.
-        parameters: of `RunConfig`, beside the recipe's.
-        with_controls: whether the dynamic policy is also compared with itself before training and with the controls of
-            `dynagent.evaluation.controls`.
-    """
-
-    name: str
-    recipe: str
-    parameters: Mapping[str, Any] = field(hash=False)
-    num_seeds: int = NUM_SEEDS
-    with_controls: bool = False
-
-    def config(self, seed: int = 0) -> RunConfig:
-        """The parameters of one seed's dynamic policy."""
-        from dynagent.runs.config import RunConfig
-
-        return RunConfig.from_parameters(RECIPES[self.recipe] | dict(self.parameters) | {"seed": seed})
+def make_cell(name: str, recipe: str, parameters: Mapping[str, Any], **options: Any) -> Cell:
+    """A cell from a recipe of `RECIPES` and the parameters beside it."""
+    return Cell(name, recipe, RECIPES[recipe] | dict(parameters), **options)
 
 
 def cells() -> dict[str, Cell]:
@@ -90,31 +69,31 @@ def cells() -> dict[str, Cell]:
     found = []
     for recipe in RECIPES:
         found += [
-            Cell(f"adversarial-{adversary}-{recipe}", recipe, QWEN | ADVERSARIAL | {"adversary": adversary},
+            make_cell(f"adversarial-{adversary}-{recipe}", recipe, QWEN | ADVERSARIAL | {"adversary": adversary},
                  with_controls=adversary == "constant")
             for adversary in ADVERSARIES
         ]  # fmt: skip
-        found.append(Cell(f"specialized-{recipe}", recipe, QWEN | SPECIALIZED, with_controls=True))
+        found.append(make_cell(f"specialized-{recipe}", recipe, QWEN | SPECIALIZED, with_controls=True))
         found += [
-            Cell(sparsity_cell(recipe, sparsity), recipe, QWEN | SPECIALIZED | {"sparsity": sparsity},
+            make_cell(sparsity_cell(recipe, sparsity), recipe, QWEN | SPECIALIZED | {"sparsity": sparsity},
                  with_controls=sparsity == PAPER_SPARSITY)
             for sparsity in SPARSITIES[1:]
         ]  # fmt: skip
         found += [
-            Cell(readout_cell(recipe, readout), recipe, QWEN | SPECIALIZED | {"readout": readout})
+            make_cell(readout_cell(recipe, readout), recipe, QWEN | SPECIALIZED | {"readout": readout})
             for readout in ("last_hidden", "mean_hidden", "mean_embedding")
             if readout != READOUTS[recipe]
         ]
         found.append(
-            Cell(f"adversarial-smollm2-{recipe}", recipe, SMOLLM2 | ADVERSARIAL | {"adversary": "least_likely"})
+            make_cell(f"adversarial-smollm2-{recipe}", recipe, SMOLLM2 | ADVERSARIAL | {"adversary": "least_likely"})
         )
     found += [
-        Cell(temperature_cell(temperature), "default", QWEN | SPECIALIZED | {"temperature": temperature})
+        make_cell(temperature_cell(temperature), "default", QWEN | SPECIALIZED | {"temperature": temperature})
         for temperature in TEMPERATURES
         if temperature_cell(temperature) != "specialized-default"
     ]
     found += [
-        Cell(adversaries_cell(number), "default", QWEN | _TEAMS["adversarial"] | {"num_adversarial": number},
+        make_cell(adversaries_cell(number), "default", QWEN | _TEAMS["adversarial"] | {"num_adversarial": number},
              num_seeds=NUM_SEEDS_OF_CURVES)
         for number in range(MOST_ADVERSARIES + 1)
         if adversaries_cell(number) != "adversarial-constant-default"

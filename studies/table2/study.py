@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_ANSWERS, SMOLLM2_FEATURES, Study
-from studies.table2.settings import QWEN, Cell, cells
+from studies.table2.cell import Cell
+from studies.table2.settings import QWEN, cells
 
 FOLDER = "results/experiments"
 
@@ -16,6 +17,7 @@ def study_of(cell: Cell) -> Study:
         folder="table2",
         question="How accurate are learned graphs, and how many edges do they have, in this cell of Table 2?",
         settings="studies.table2.settings:settings",
+        declared=repr(cell),
         measure="studies.table2.measure:measure",
         write="studies.table2.record:write",
         record=f"{FOLDER}/{cell.name}.json",
