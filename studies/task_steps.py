@@ -3,16 +3,18 @@
 A change of this file makes every product stale, so that it holds nothing but the loop.
 """
 
+from typing import Any
+
 import pytask
 
 from studies.common.workflow import File, make, steps
 
 for step in steps().values():
 
-    def task_step(name, depends_on, produces):
+    def task_step(name: str, depends_on: list[Any], produces: list[Any]) -> None:
         make(name)
 
     for group in step.groups:
         task_step = getattr(pytask.mark, group)(task_step)
-    nodes = {"depends_on": step.dependencies, "produces": [File.at(path) for path in step.products]}
+    nodes: dict[str, Any] = {"depends_on": step.dependencies, "produces": [File.at(path) for path in step.products]}
     pytask.task(id=step.name, kwargs={"name": step.name} | nodes)(task_step)

@@ -98,13 +98,13 @@ def training(folder: Path) -> Iterator[Row]:
         questions, repeats = case.questions[:num_questions], 3
         point = {"against": "questions", "at": num_questions}
         samples = [seconds(partial(case.train, "auto", num_questions)) for _ in range(repeats)]
-        released = STATIC_ITERATION[16] * 200 / 1000 if num_questions == 800 else None
+        reference = STATIC_ITERATION[16] * 200 / 1000 if num_questions == 800 else None
         yield row(
             f"training, one pass over {num_questions:,} questions, cached",
             samples,
             "s",
-            reference=released,
-            compared_with=f"{RELEASED}, static" if released else "",
+            reference=reference,
+            compared_with=f"{RELEASED}, static" if reference else "",
             line="training, one pass",
             **point,
         )
@@ -115,7 +115,7 @@ def training(folder: Path) -> Iterator[Row]:
 
 def drawing(folder: Path) -> Iterator[Row]:
     """One graph, all edges decided, in a batch of 64 at p = 1/2; and two dense cliques with nothing between them."""
-    medians = {}
+    medians: dict[int, float] = {}
     for num_agents in (8, 16, 32, 64, 128, 256):
         graph = AgentGraph([Truthful(None)] * num_agents, MajorityVote())
         samples = draw(graph, torch.zeros(1, graph.num_edges), repeats=5)
@@ -125,6 +125,7 @@ def drawing(folder: Path) -> Iterator[Row]:
         drawn = row(
             f"drawing one graph of {num_agents} agents, all edges", samples, "ms", goal=goal, **released, **point
         )
+        assert drawn.value is not None
         medians[num_agents] = drawn.value
         yield drawn
     yield Row(
@@ -167,13 +168,11 @@ def calls(folder: Path) -> Iterator[Row]:
 def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
     """Calls over distinct calls, and questions read over distinct questions."""
     asked, read = case.model.asked, case.model.read
-    generations, forwards = {"reference": 6386 / 284}, {"reference": 800 / 284}
-    if took is None:
-        generations = forwards = {"reference": None}
+    generations, forwards = (None, None) if took is None else (6386 / 284, 800 / 284)
     name = f"LLM calls / distinct LLM calls, {what} ({len(set(asked)):,} distinct)"
-    yield Row(name, len(asked) / len(set(asked)), "", "== 1", **generations, compared_with=RELEASED if took else "")
+    yield Row(name, len(asked) / len(set(asked)), "", "== 1", generations, RELEASED if took else "")
     name = f"backbone forwards / distinct questions, {what} ({len(set(read)):,} distinct)"
-    yield Row(name, len(read) / len(set(read)), "", "== 1", **forwards, compared_with=RELEASED if took else "")
+    yield Row(name, len(read) / len(set(read)), "", "== 1", forwards, RELEASED if took else "")
     if took:
         yield Row(f"200 iterations on {len(case.questions)} questions, nothing cached, {MODEL}", took, "s")
 
@@ -192,7 +191,7 @@ def tokens(folder: Path) -> Iterator[Row]:
         Recorded(model, folder / f"{next(fresh)}.jsonl").reply(requests)
 
     texts = [question.render() for question in questions]
-    prompts = [request.prompt for request in requests]
+    prompts = [str(request.prompt) for request in requests]
     whole = [prompt + option for request, prompt in zip(requests, prompts, strict=True) for option in request.options]
     loops = [
         ("features", features, partial(bare_features, model, texts), token_count(model, texts),

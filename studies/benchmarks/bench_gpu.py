@@ -148,7 +148,8 @@ class Stopwatch(Runner):
 
     def __init__(self, graph: AgentGraph, device: torch.device, at: tuple[int, int]) -> None:
         super().__init__(graph)
-        self.device, self.at, self.num_calls, self.stamps = device, at, 0, []
+        self.device, self.at, self.num_calls = device, at, 0
+        self.stamps: list[float] = []
 
     def expected_utility(self, *arguments: Any) -> torch.Tensor:
         if self.num_calls in self.at:
@@ -231,7 +232,7 @@ class Bench:
             self.put(f"peak memory, {name}", torch.cuda.max_memory_allocated() / 1e9)
         # Forward 2, backward 2 for what goes through, and 2 more for the weights' own gradient.
         of_weights = {"lora": 4, "full": 6}.get(name)
-        if of_weights:
+        if of_weights and isinstance(policy, TunedEdgePolicy):
             ids = policy.encode(questions[: sizes.batch_size])
             weights = sum(p.numel() for n, p in policy.language_model.named_parameters() if "embed_tokens" not in n)
             self.put_share(f"step, {name}", of_weights * int((ids >= 0).sum()) * weights, step)

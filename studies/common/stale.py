@@ -40,10 +40,7 @@ def stale_steps() -> dict[str, list[str]]:
             entry = locked.get(f"{TASK}::task_step[{step.name}]")
             changes = changes_since(step, entry) if entry else [f"it is not in {LOCK}"]
             above = [path for path in step.inputs if path in makers and visit(makers[path])]
-            reasons[step.name] = [
-                *changes,
-                *(f"{path} is stale" for path in above if f"{path} has changed" not in changes),
-            ]
+            reasons[step.name] = [*changes, *(f"{path} is stale" for path in above)]
         return reasons[step.name]
 
     for step in steps().values():
@@ -95,9 +92,8 @@ def main() -> None:
     stale = stale_steps()
     for name, why in stale.items():
         typer.echo(line(steps()[name], why))
-    typer.echo(
-        f"{len(stale)} of {len(steps())} products are stale." if stale else f"All {len(steps())} are up to date."
-    )
+    count = len(steps())
+    typer.echo(f"{len(stale)} of {count} steps have stale products." if stale else f"All {count} steps are up to date.")
     raise typer.Exit(bool(stale))
 
 

@@ -58,7 +58,8 @@ class Step:
     @property
     def dependencies(self) -> list[File | Declaration]:
         """What the products follow from, as nodes."""
-        files = (File.at(path) for path in (*self.code, *self.inputs))
+        paths: tuple[str | Path, ...] = (*self.code, *self.inputs)
+        files = [File.at(path) for path in paths]
         return [*files, Declaration(self.declaration, f"declaration of {self.name}")]
 
 
