@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from dynagent.runs.paths import resolve_path
-from studies.frontier.measure import PRESETS, SETTINGS, against, main, make_case
+from studies.common.program import study_program
+from studies.frontier.measure import SETTINGS, against, make_case
+from studies.frontier.study import STUDIES
 from studies.frontier.tables import savings_table
 
 SUBJECTS = ["a", "b", "c", "d"]
@@ -76,15 +78,15 @@ def test_a_cost_of_tokens_makes_learned_wirings_cheaper(setting, price):
     assert (case.value(everybody)[1] >= tokens).all()
 
 
-def test_an_unknown_setting_is_one_sentence(capsys):
-    assert main(["--settings", "ruting"]) == 2
-    assert capsys.readouterr().err.startswith("dynagent: There is no setting 'ruting'; did you mean 'routing'?")
+def test_an_unknown_preset_is_one_sentence(capsys):
+    assert study_program(STUDIES, "Measure.")(["--preset", "smok"]) == 2
+    assert capsys.readouterr().err.startswith("dynagent: There is no preset 'smok'; did you mean 'smoke'?")
 
 
 def test_the_committed_record_has_every_setting_with_twenty_seeds():
     record = json.loads(resolve_path("results/frontier.json").read_text())
     assert set(record) == set(SETTINGS)
     for setting in record.values():
-        assert setting["seeds"] == PRESETS["laptop"]["seeds"] == 20
+        assert setting["seeds"] == STUDIES[0].seeds["laptop"] == 20
         assert not setting["code"]["dirty"]
         assert max(row.get("spend mismatch", 0) for row in setting["wirings"].values()) <= 0.02

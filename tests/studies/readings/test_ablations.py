@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 
 import nbformat
@@ -11,13 +12,16 @@ import torch
 
 from dynagent.evaluation.statistics import Estimate
 from studies.common.outcomes import Outcome, Results
-from studies.common.study import collect, load_record, run
+from studies.common.program import study_program
+from studies.common.study import load_record, run
 from studies.readings import embedding as embedding_ablation
 from studies.readings import model_size
 from studies.readings.edge_llms import QuantizedReader, load_untrained, quantized, write_features
 from studies.readings.measure import Reading, measure, place, scale_of
 from studies.readings.tables import gained, only, plot_estimates, ratios, shown
 from studies.released import measure as as_released
+from studies.released import study as declared
+from studies.released import training
 from studies.released.header import header_question, read_header
 from studies.released.tables import effects, exact, heard, sparsity, states
 from studies.released.training import (
@@ -104,22 +108,27 @@ def test_an_all_chinese_evaluation_counts_chinese_questions_alone():
 
 
 def test_outcomes_are_remembered_and_measured_anew_with_other_seeds(tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.common.study.PARTIAL", str(tmp_path))
-    calls = []
+    monkeypatch.setattr("studies.common.study.REMEMBERED", str(tmp_path))
+    calls, written = [], []
 
+    @wraps(training.measure)
     def counted(setting, num_seeds):
         calls.append(num_seeds)
         return Outcome({"a": np.full((num_seeds, 3), 0.25)}, {"b": [1.0] * num_seeds})
 
+    monkeypatch.setattr("studies.released.training.measure", counted)
+    monkeypatch.setattr("studies.released.measure.settings", lambda study, preset: [Heard(0.1, "voids")])
+    monkeypatch.setattr("studies.released.measure.write", written.append)
     for seeds in (2, 2, 3):
-        found = collect("study", [Heard(0.1, "voids")], counted, seeds)[Heard(0.1, "voids")]
+        run(declared.AS_RELEASED, "smoke", seeds, output=str(tmp_path))
+        found = written[-1].outcomes[Heard(0.1, "voids")]
         assert found.scores["a"].shape == (seeds, 3)
         assert found.values["b"] == [1.0] * seeds
     assert calls == [2, 3]
 
 
 def test_a_wrong_preset_is_one_sentence(capsys):
-    assert run("as_released", "about", dict, ["--preset", "papr"]) == 2
+    assert study_program(declared.STUDIES, "about")(["as_released", "--preset", "papr"]) == 2
     assert "There is no preset 'papr'" in capsys.readouterr().err
 
 
@@ -259,7 +268,7 @@ def test_the_tables_of_the_notebooks(records):
     assert len(heard(record)) == 15
     assert len(sparsity(record, "paper", "dynamic")) == 5
     assert ratios(records["embedding_ablation"], "routing").shape == (4, 4)
-    assert len(embedding_ablation.settings("routing")) == 32
+    assert len(embedding_ablation.readings("routing")) == 32
     estimate = {"mean": 1.0, "ci_low": 0.5, "ci_high": 1.5}
     axes = plot_estimates({"a": {"x": estimate, "y": estimate}, "b": {"y": estimate}}, "points").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
