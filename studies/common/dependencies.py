@@ -31,6 +31,8 @@ NEUTRAL = (
     "dynagent.runs.saving",
     "dynagent.viz",
     "studies.__init__",
+    "studies.common.accept",
+    "studies.common.stale",
     "studies.common.dependencies",  # this, and what calls a measurement: declared seeds and settings count by value
     "studies.common.outcome_files",
     "studies.common.plots",
@@ -51,7 +53,7 @@ MEASURING = (
     "studies.readings.model_size", "studies.released.header", "studies.released.measure", "studies.released.no_effect",
     "studies.released.training", "studies.table2.measure", "studies.worlds.measure",
 )  # fmt: skip
-SHOWING = ("dynagent.viz", "studies.common.plots", "studies.common.tables")  # count for a report
+DRAWING = ("dynagent.viz", "studies.common.plots", "studies.common.tables")  # count for a figure
 NEUTRAL_FILES = ("model_card.md",)  # a template of the text beside a saved policy
 
 
@@ -63,8 +65,14 @@ def measuring_code(*modules: str) -> tuple[Path, ...]:
 
 @lru_cache
 def reporting_code(*modules: str) -> tuple[Path, ...]:
-    """Files whose change can change how these modules show what is on record."""
-    return _files(_closure(modules, {*NEUTRAL, *MEASURING} - {*SHOWING}))
+    """Files whose change can change what these modules say of what is on record."""
+    return _files(_closure(modules, {*NEUTRAL, *MEASURING} - {"studies.common.tables"}))
+
+
+@lru_cache
+def drawing_code(*modules: str) -> tuple[Path, ...]:
+    """Files whose change can change what these modules draw of what is on record."""
+    return _files(_closure(modules, {*NEUTRAL, *MEASURING} - {*DRAWING}))
 
 
 @lru_cache

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dynagent.runs.paths import resolve_path
-from studies.common.dependencies import file_digest, measuring_code, reporting_code
+from studies.common.dependencies import drawing_code, file_digest, measuring_code, reporting_code
 from studies.common.study import Study, function_of, run
 from studies.communication.study import STUDIES as COMMUNICATION
 from studies.crosswords import study as crosswords
@@ -103,7 +103,7 @@ def _figure_step(name: str) -> Step:
         f"figure {name}",
         ("figure", *sorted(groups)),
         partial(_call, "studies.gallery.figures:main", [name]),
-        reporting_code("studies.gallery.figures"),
+        drawing_code("studies.gallery.figures"),
         FIGURE_RECORDS[name],
         tuple(f"results/figures/{name}{suffix}" for suffix in (".svg", ".png")),
     )

@@ -39,7 +39,7 @@ from studies.common.matched import at_spend
 from studies.common.numbers import plain
 from studies.common.study import Measured, Study
 from studies.communication.team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
-from studies.worlds.measure import FEATURES, RECORDINGS
+from studies.worlds.settings import FEATURES, RECORDINGS
 
 NUM_TRAIN = {"smoke": 160, "laptop": 640}  # questions, by preset
 LEARNING_RATE = 0.1

@@ -39,8 +39,7 @@ from studies.common.matched import at_spend
 from studies.common.numbers import plain
 from studies.common.study import Measured, Study
 from studies.table2.settings import ADVERSARIAL, QWEN, SPECIALIZED
-from studies.worlds.measure import FEATURES, RECORDINGS
-from studies.worlds.settings import BUDGET
+from studies.worlds.settings import BUDGET, FEATURES, RECORDINGS
 
 RECORDED: dict[str, dict[str, Any]] = {
     "adversaries": QWEN | ADVERSARIAL | {"adversary": "asked"},

@@ -33,17 +33,16 @@ from studies.common.study import Measured
 from studies.worlds.settings import (
     ABLATION,
     BUDGET,
+    FEATURES,
     PAPER_QUESTIONS,
     RECIPES,
+    RECORDINGS,
     SPARSITIES,
     UNSEEN,
     Controls,
     Recipe,
     Setting,
 )
-
-RECORDINGS = "results/recordings"
-FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
 
 
 def make_policy(recipe: Recipe, graph: AgentGraph, readings: RecordedReader, seed: int) -> Policy:

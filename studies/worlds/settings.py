@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from studies.common.study import Study
 
+RECORDINGS = "results/recordings"
+FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"  # of the questions, by the edge LLM
 # Training questions. The paper's recipe draws 200 batches of 4 from all; the others get as many questions as can be put
 # to all agents for no more calls than that takes.
 PAPER_QUESTIONS = 800
