@@ -53,7 +53,7 @@ class _Sparse(_Strict):
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        seldom = {"files": {}, "refused": None}
+        seldom: dict[str, Any] = {"files": {}, "refused": None}
         return {name: value for name, value in values.items() if name not in seldom or value != seldom[name]}
 
 

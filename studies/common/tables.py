@@ -9,6 +9,29 @@ from dynagent.evaluation.statistics import Estimate
 from dynagent.runs.record import Record
 
 Row = Mapping[str, Any]
+WORDS = [
+    "none",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 
 
 def shown(estimate: Estimate, scale: float = 1.0, digits: int = 2, sign: str = "") -> str:
@@ -45,6 +68,11 @@ def compact(value: float) -> str:
     ('0.896', '15,500')
     """
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def in_words(number: int) -> str:
+    """A small number as a word: "two", and 21 as it is."""
+    return WORDS[number] if number < len(WORDS) else f"{number:,}"
 
 
 def listed(numbers: Iterable[int]) -> str:

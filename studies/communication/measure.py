@@ -32,7 +32,7 @@ from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
 from dynagent.runs.provenance import questions_digest
-from dynagent.runs.record import Origin, QuestionSet, Record
+from dynagent.runs.record import Origin, Record
 from dynagent.runs.values import with_estimates
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.recorded import INDEX, load_recorded
@@ -222,12 +222,12 @@ def make_record(preset: str, processes: int, only: str | None, output: str) -> R
     parts, numbers = (dict(kept.parts), dict(kept.numbers)) if kept else ({}, {})
     if only != "real":
         numbers["world"] = world_part(chosen["seeds"], chosen["num_train"], processes)
-        parts["world"] = Origin(**here, questions={"training": QuestionSet(n=chosen["num_train"])})
+        parts["world"] = Origin.model_validate(here | {"questions": {"training": {"n": chosen["num_train"]}}})
     if only != "world":
         llm = RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", MODEL))
         numbers["real"] = real_part(chosen["seeds"], llm)
         questions = {"evaluation": questions_digest(recorded_questions(llm))}
-        parts["real"] = Origin(**here, inputs=inputs(), questions=questions)
+        parts["real"] = Origin.model_validate(here | {"inputs": inputs(), "questions": questions})
     return record.model_copy(update={"parts": parts, "numbers": with_estimates(plain(numbers))})
 
 

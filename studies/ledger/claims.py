@@ -20,7 +20,7 @@ from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.statistics import Estimate, mean_interval, seed_interval
 from dynagent.runs.presets import PRESETS
-from dynagent.runs.record import Record
+from dynagent.runs.record import Input, Record
 from studies.common.numbers import geometric_mean, plain
 from studies.common.program import program
 from studies.common.record import load_record, place_of, record_path
@@ -367,12 +367,11 @@ def ledger_record(records: str, ablations: str) -> Record:
         kind="ledger",
         command=place_of("ledger").command,
         inputs=[
-            {"name": kind, "kind": "record", "location": place_of(kind).path,
-             "sha256": file_sha256(record_path(kind, folder))}
+            Input(name=kind, kind="record", location=place_of(kind).path, sha256=file_sha256(record_path(kind, folder)))
             for kind, folder in read.items()
         ],
         numbers={"rows": rows(records) + ablation_rows(ablations)},
-    )  # fmt: skip
+    )
 
 
 @program

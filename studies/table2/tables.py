@@ -101,8 +101,9 @@ def best_possible(record: CellRecord) -> list[dict[str, Any]]:
             place = np.unravel_index(np.argmax(table - sparsity * edges), table.shape)
             chosen[language] = (table[place], edges[place])
         accuracy, votes = np.mean(list(chosen.values()), axis=0)
+        bound = Estimate(float(accuracy), np.nan, np.nan, record.num_questions)
         row = {"recipe": "best possible, told the language", "sparsity": sparsity}
-        rows.append(row | {"num_votes": float(votes), "accuracy": float(accuracy)})
+        rows.append(row | {"num_votes": float(votes), "accuracy": bound})
     return rows
 
 
