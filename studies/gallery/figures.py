@@ -360,7 +360,7 @@ def communication(record: Record | None = None) -> Drawn:
 def shown_better(gains: Sequence[Estimate]) -> str:
     """How many gains over voting alone have an interval above zero, as a sentence."""
     better = sum(gain.ci_low > 0 for gain in gains)
-    verb = "is" if better == 1 else "are"
+    verb = "is" if better < 2 else "are"
     return (
         f"Of the {in_words(len(gains))} wirings with the sender, {in_words(better)} {verb} shown to be better than "
         "voters alone for the same tokens."
