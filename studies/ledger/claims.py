@@ -358,6 +358,7 @@ def number(found: Mapping[str, Any]) -> str:
 
 def ledger_record(records: str, ablations: str) -> Record:
     """The ledger as a record: a function of other records alone, whose commit and machine are in these."""
+    ledger = rows(records) + ablation_rows(ablations)
     cells = [cell(recipe) for cell in CELLS.values() for recipe in JUDGED_ON]
     cells += [readout_cell(recipe, readout) for recipe in JUDGED_ON for readout in COMPARED]
     read = (
@@ -370,7 +371,7 @@ def ledger_record(records: str, ablations: str) -> Record:
             Input(name=kind, kind="record", location=place_of(kind).path, sha256=file_sha256(record_path(kind, folder)))
             for kind, folder in read.items()
         ],
-        numbers={"rows": rows(records) + ablation_rows(ablations)},
+        numbers={"rows": ledger},
     )
 
 

@@ -132,7 +132,7 @@ def test_crosswords_are_judged_on_real_answers_and_say_what_was_not_run():
 
 def test_missing_records_are_an_error_with_the_command(tmp_path, capsys):
     assert claims.main(["--records", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
-    assert "`make experiments ARGS='--cells adversarial-constant-paper'` makes them." in capsys.readouterr().err
+    assert "`make experiments ARGS='--cells adversarial-constant-paper'` makes it." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
