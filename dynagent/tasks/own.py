@@ -19,6 +19,7 @@ from dynagent.tasks.tables import table_rows
 
 log = logging.getLogger(__name__)
 
+FURTHER_LETTERS = "EFGHIJ"
 FEWEST_TO_JUDGE = 20  # numbered answers: so many without a single 0 were counted from 1
 
 
@@ -51,6 +52,8 @@ def questions_from(rows: str | Path | Iterable[Mapping[str, Any]], name: str = "
         listed = "choices" in row
         if missing := {"question", *(("choices",) if listed else LETTERS), "answer"} - row.keys():
             raise ValueError(f"{where} has no {', '.join(sorted(missing))}: give question, A to D or choices, answer.")
+        if further := [name for name in row if name in FURTHER_LETTERS and _text_of(row[name])]:
+            raise ValueError(f"{where} has an option {further[0]}: questions have the four options A to D.")
         options = row["choices"] if listed else [row[letter] for letter in LETTERS]
         if isinstance(options, str) or not isinstance(options, Iterable):
             raise ValueError(f"{where} has {options!r} as choices: give a list of four options.")
@@ -86,7 +89,7 @@ def _letter_of(answer: object) -> tuple[object, int | None]:
             return answer.strip().upper() if len(answer.strip()) == 1 else answer, None
     if isinstance(number, bool) or not isinstance(number, Real) or not float(number).is_integer():
         return answer, None
-    index = int(number)
+    index = round(float(number))
     return (LETTERS[index], index) if 0 <= index < len(LETTERS) else (answer, index)
 
 

@@ -52,6 +52,7 @@ def refused(rows) -> str:
         (HEADER + "q?,1,2,3,4,4\n", "row 1, gives '4' as the right answer"),
         (HEADER + "q?,1,2,3,4,\n", "row 1, gives '' as the right answer"),
         (HEADER + "q?,1,2,3,4,0.5\n", "row 1, gives '0.5' as the right answer"),
+        ("question,A,B,C,D,E,answer\n1+1?,1,2,3,4,5,B\n", "row 1, has an option E"),
         (HEADER, "has no questions"),
         ("", "has no questions"),
         (HEADER.encode() + "q\xe9?,1,2,3,4,A\n".encode("latin-1"), "is not UTF-8"),
