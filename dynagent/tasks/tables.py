@@ -85,7 +85,7 @@ def table_rows(rows: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[tuple
     kind = type(rows).__name__
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a pandas data frame iterates over its columns
         rows = rows.to_dict("records")
-    items: Iterable[Any] = rows
+    items: Any = rows
     for number, row in enumerate(items, start=1):
         where = f"{kind}, row {number},"
         if not isinstance(row, Mapping):
