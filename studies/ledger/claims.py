@@ -25,7 +25,9 @@ from studies.common.numbers import geometric_mean, plain
 from studies.common.program import program
 from studies.common.record import load_record, place_of, record_path
 from studies.common.study import FOLDER as ABLATIONS
-from studies.common.tables import chosen, only, significant
+from studies.common.tables import chosen, only
+from studies.ledger.markdown import as_markdown
+from studies.ledger.verdicts import direction, judge, judge_level
 from studies.table2.record import FOLDER as CELLS_FOLDER
 from studies.table2.record import CellRecord
 from studies.table2.settings import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
@@ -50,15 +52,6 @@ POLICIES = ("static", "dynamic")
 COMPARED = ("mean_embedding", "last_hidden")  # readouts, of the paper's ablation
 ABLATED = ("readings/embedding_ablation", "released/as_released")  # records of ours
 HALF_THE_EDGES = 4.0  # of eight agents: where the training starts, in the paper
-# The published figures, and where ours are.
-FIGURES = {
-    "1, from a question to a realized graph": "notebooks/gallery.ipynb",
-    "2, edge probabilities: dynamic on MMLU, dynamic on CMMLU, static": "notebooks/specialized_agents.ipynb",
-    "2, edge probabilities of 8 truthful and 8 adversarial agents": "notebooks/adversarial_agents.ipynb",
-    "3, training curves": "notebooks/adversarial_agents.ipynb",
-    "3, the realized graph of Crosswords": "notebooks/crosswords.ipynb",
-    "4, ablation: mean embeddings": "notebooks/embedding_ablation.ipynb",
-}
 
 
 @dataclass(frozen=True)
@@ -74,37 +67,6 @@ class Finding:
     record: CellRecord
     effect: tuple[str, float, Estimate, float] | None = None
     told: Estimate | None = None
-
-
-def judge(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
-    """The verdict on an effect, from the 95 % interval of ours.
-
-    It agrees if the interval leaves out the null and reaches the paper's effect or more of it. It contradicts if the
-    effect is the other way round, or in the same direction but surely smaller (`direction` tells the two apart). An
-    interval that contains the null contradicts, too, unless it is wider than the paper's effect: then it is
-    underpowered.
-
-    >>> judge(5.6, 1.0, 6.0), judge(5.6, 1.0, 4.0), judge(5.6, -1.0, 2.0), judge(5.6, -5.0, 6.0)
-    ('agrees', 'contradicts', 'contradicts', 'underpowered')
-    """
-    if low <= null <= high:
-        return "underpowered" if high - low > abs(paper - null) else "contradicts"
-    reaches = high >= paper if paper > null else low <= paper
-    return "agrees" if direction(paper, low, high, null=null) == "same" and reaches else "contradicts"
-
-
-def direction(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
-    """Whether the interval lies on the paper's side of the null: "same", "opposite", or "none" if it contains it."""
-    if low <= null <= high:
-        return "none"
-    return "same" if (low > null) == (paper > null) else "opposite"
-
-
-def judge_level(paper: float, low: float, high: float, models: str) -> str:
-    """The verdict on a number that is no effect: with other models it cannot be compared."""
-    if models != "same":
-        return "not comparable"
-    return "agrees" if low <= paper <= high else "contradicts"
 
 
 def models_of(record: CellRecord) -> str:
@@ -314,46 +276,6 @@ def not_run(claim: str, paper: float, why: str) -> dict[str, Any]:
     empty = dict.fromkeys(("ours", "questions", "seeds", "setting", "models"))
     nothing = empty | {"verdict": why, "command": None, "record": None}
     return {"claim": claim, "paper": paper, "printed": True} | nothing | {"default": nothing}
-
-
-def as_markdown(ledger: list[dict[str, Any]]) -> str:
-    """The ledger for people."""
-    lines = [
-        "# What the paper prints, and what we measure", "",
-        "Made by `make claims` from the records in results/experiments and results/ablations. Every number is a mean",
-        "over seeds, with its 95 % interval. Our language models are smaller than the paper's, so that a bare accuracy",
-        "is *not comparable*; an effect (a gain, a ratio, a change of the number of edges) is judged all the same:",
-        "*agrees* if ours is in the same direction and reaches the paper's size, *contradicts* if it does not,",
-        "*underpowered* if our interval contains no effect and is wider than the paper's effect. *Published recipe* is",
-        "the paper's way to train, *default* is ours, on the same questions and the same answers. Each is judged as it",
-        "is meant to be used: the published recipe on graphs drawn anew for each question, ours on the most probable",
-        "graph. The records hold both for both, and some of the difference between the recipes' accuracies is owed to",
-        "that.", "",
-        "| claim | paper | published recipe | verdict | default recipe | verdict |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for one in ledger:
-        found = (one, one["default"])
-        cells = [text for each in found for text in (number(each), each["verdict"])]
-        lines.append(f"| {one['claim']} | {one['paper']} | " + " | ".join(cells) + " |")
-    lines += ["", "## How each verdict was reached", ""]
-    for one in ledger:
-        for name, each in (("published", one), ("default", one["default"])):
-            if each.get("judged_by"):
-                by, told = each["judged_by"], each.get("gain_if_told")
-                limit = f"; told who is truthful, {told.mean:+.1f}" if told else ""
-                lines.append(
-                    f"- {one['claim']}, {name}: {by['effect']}: {significant(by['ours'])}, paper {by['paper']:.3g}: "
-                    f"{each['verdict']} (direction: {by['direction']}"
-                    f"{limit}; {each['seeds']} seeds, n = {each['questions']}; `{each['command']}`)"
-                )
-    lines += ["", "## Figures", "", "| figure | where |", "|---|---|"]
-    lines += [f"| {figure} | {where} |" for figure, where in FIGURES.items()]
-    return "\n".join(lines) + "\n"
-
-
-def number(found: Mapping[str, Any]) -> str:
-    """Our number with its interval, or a dash."""
-    return "–" if found["ours"] is None else significant(found["ours"])
 
 
 def ledger_record(records: str, ablations: str) -> Record:

@@ -12,7 +12,8 @@ from dynagent.runs.record import Record
 from studies.common.record import load_record
 from studies.common.tables import shown
 from studies.ledger import claims
-from studies.ledger.claims import FIGURES, direction, judge, judge_level
+from studies.ledger.markdown import FIGURES
+from studies.ledger.verdicts import direction, judge, judge_level
 from studies.table2.record import CellRecord
 
 ROOT = Path(__file__).resolve().parents[3]
