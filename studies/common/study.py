@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +37,8 @@ class Study:
     Functions are "module:function"; paths start at the project's root.
 
     Attributes:
-        name: of the record, and on the command line.
+        name: on the command line.
+        kind: of the record, as it is written there.
         folder: of studies, `python -m studies.<folder>` runs it.
         question: that the record answers.
         settings: gives all that is measured, (study, preset) -> hashable settings with a complete `repr`.
@@ -55,6 +55,7 @@ class Study:
     """
 
     name: str
+    kind: str
     folder: str
     question: str
     settings: str
@@ -86,7 +87,7 @@ class Study:
 
     def command(self, preset: str, num_seeds: int) -> str:
         """What makes the record again."""
-        parts = [f"python -m studies.{self.folder} {self.name}"]
+        parts = [f"python -m studies.{self.folder}" + f" {self.name}" * (self.kind != self.folder)]
         parts += [f"--preset {preset}"] * (preset != "laptop")
         return " ".join(parts + [f"--seeds {num_seeds}"] * (num_seeds != self.seeds[preset]))
 
@@ -99,7 +100,7 @@ class Measured:
         outcomes: setting -> the outcome of each seed; with `seeds_together`, the one outcome of all seeds.
         once: what was measured beside the seeds.
         path: of the record.
-        code: the version that has measured, `dynagent.runs.record.code_version`.
+        code: the version that has measured, `dynagent.runs.provenance.code_version`.
         seconds: that measuring took.
     """
 
@@ -112,6 +113,18 @@ class Measured:
     command: str
     code: dict[str, Any]
     seconds: float
+
+    def origin(self) -> dict[str, Any]:
+        """Where the numbers are from, as fields of a `Record`; the study adds parameters, questions and inputs."""
+        from dynagent.runs.provenance import now
+
+        return {
+            "kind": self.study.kind,
+            "command": self.command,
+            "seeds": list(range(self.num_seeds)),
+            "code": self.code,
+            "timing": {"seconds": round(self.seconds), "saved_at": now()},
+        }
 
 
 def function_of(name: str) -> Callable[..., Any]:
@@ -132,7 +145,7 @@ def run(study: Study, preset: str = "laptop", num_seeds: int = 0, processes: int
     Returns:
         The path of the record.
     """
-    from dynagent.runs.record import code_version  # these load torch
+    from dynagent.runs.provenance import code_version
     from studies.common.grid import measured
 
     started, code = time.monotonic(), code_version()  # of the code that runs, not of what the tree is at the end
@@ -173,17 +186,3 @@ def _jobs(study: Study, calls: Sequence[Call]) -> list[Job]:
         key = hashlib.sha256(repr((name, arguments, states[name])).encode()).hexdigest()[:32]
         jobs.append(Job(function_of(name), arguments, folder / f"{key}.npz"))
     return jobs
-
-
-def load_record(study: str, folder: str = FOLDER) -> dict[str, Any]:
-    """The record of an ablation.
-
-    Raises:
-        ValueError: if it is missing or damaged.
-    """
-    path = resolve_path(folder) / f"{study}.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(f"The record {path} is missing or damaged: `make ablations` makes it.") from None
-    return record

@@ -1,4 +1,4 @@
-"""Do edges between agents earn anything? `python -m studies.communication` writes results/communication.json.
+"""Do edges between agents earn anything? results/communication.json.
 
 In a world of simulated agents where they should, and on recorded replies of a language model, where voting alone gets
 as many tokens.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.statistics import mean_interval, seed_interval
@@ -28,7 +26,9 @@ from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import describe, environment, questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Origin, Record
+from dynagent.runs.values import with_estimates
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.recorded import INDEX, load_recorded
 from dynagent.team.messages import Message
@@ -78,7 +78,7 @@ def learn_in_world(num_train: int, seed: int) -> dict[str, float]:
     return found
 
 
-def world_part(results: Sequence[dict[str, float]], num_train: int) -> dict[str, Any]:
+def world_part(results: Sequence[dict[str, float]]) -> dict[str, Any]:
     """The learners of all seeds beside what is possible with and without edges between agents."""
     best = {"edges": optima(make_hint_graph(True)), "votes alone": optima(make_hint_graph(False))}
     low, high = best["votes alone"]["dynamic"], best["edges"]["dynamic"]
@@ -92,7 +92,6 @@ def world_part(results: Sequence[dict[str, float]], num_train: int) -> dict[str,
             [(value - low) / (high - low) for value in per_seed["dynamic, edges"]]
         ),
         "per seed": per_seed,
-        "train questions": num_train,
     }
 
 
@@ -176,31 +175,36 @@ def what_hearing_does(questions: Sequence[Any], llm: RecordedAnswers) -> dict[st
     return result
 
 
-def real_part(num_seeds: int) -> dict[str, Any]:
-    """All wirings on record at two temperatures of the voters, with so many draws of their letters."""
-    path = recorded_file(resolve_path(FOLDER), "agent", MODEL)
-    llm = RecordedAnswers(path)
+def real_part(seeds: int, llm: RecordedAnswers) -> dict[str, Any]:
+    """All wirings on record at two temperatures of the voters."""
     questions = recorded_questions(llm)
     subjects = [question.subject for question in questions]
-    found: dict[str, Any] = {"questions": questions_digest(questions), "hearing": what_hearing_does(questions, llm)}
+    found: dict[str, Any] = {"hearing": what_hearing_does(questions, llm)}
     for name, temperature in (("warm", TEMPERATURE), ("cold", COLD)):
         found[name] = {"temperature": temperature}
-        found[name]["wirings"] = compare(*run_wirings(questions, llm, num_seeds, temperature), subjects)
-    index = resolve_path(RECORDINGS) / INDEX
-    found["sources"] = [asdict(recorded_source(path)) | {"location": str(Path(FOLDER) / path.name)}]
-    found["sources"].append({"name": INDEX, "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)})
+        found[name]["wirings"] = compare(*run_wirings(questions, llm, seeds, temperature), subjects)
     return found
 
 
+def inputs() -> list[dict[str, Any]]:
+    """The recordings behind the wirings on record."""
+    path, index = recorded_file(resolve_path(FOLDER), "agent", MODEL), resolve_path(RECORDINGS) / INDEX
+    return [
+        recorded_source(path).to_dict() | {"location": str(Path(FOLDER) / path.name)},
+        {"name": INDEX, "kind": "record", "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)},
+    ]
+
+
 def write(measured: Measured) -> None:
-    """A section on the world, and one on recorded replies."""
-    about = {
-        "command": measured.command,
-        "code": measured.code,
-        "environment": environment(),
-        "seeds": measured.num_seeds,
-    }
+    """The record: a part on the world, and one on recorded replies."""
     ((num_train, results),) = measured.outcomes.items()
-    record = {"world": about | world_part(results, num_train), "real": about | real_part(measured.num_seeds)}
-    lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
-    write_file(measured.path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
+    llm = RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", MODEL))
+    numbers = {"world": world_part(results), "real": real_part(measured.num_seeds, llm)}
+    record = Record.make(**measured.origin(), parameters={"preset": measured.preset})
+    here = record.model_dump(include={"command", "parameters", "seeds", "code", "environment", "timing"})
+    questions = {"evaluation": questions_digest(recorded_questions(llm))}
+    parts = {
+        "world": Origin.model_validate(here | {"questions": {"training": {"n": num_train}}}),
+        "real": Origin.model_validate(here | {"inputs": inputs(), "questions": questions}),
+    }
+    record.model_copy(update={"parts": parts, "numbers": with_estimates(plain(numbers))}).save(measured.path)

@@ -8,6 +8,7 @@ REPLIES = "results/recordings/communication/qwen2.5-coder-1.5b-instruct-cc324af0
 
 COMMUNICATION = Study(
     name="communication",
+    kind="communication",
     folder="communication",
     question="Do agents that read each other answer better than as many tokens of votes alone?",
     settings="studies.communication.measure:settings",

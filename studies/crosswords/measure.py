@@ -6,7 +6,6 @@ What a real language model's teams make of the same puzzles is recorded by `stud
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
 from dynagent.execution.boards import BoardRunner
 from dynagent.graph import AgentGraph
 from dynagent.learning.loop import History, train
@@ -25,8 +24,8 @@ from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import environment
+from dynagent.runs.paths import readable, resolve_path
+from dynagent.runs.record import Record
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.tasks.crosswords import Puzzle, load_puzzles
 from dynagent.team.crosswords import JUDGES, ReturnAll, brute_force, reflection
@@ -36,7 +35,6 @@ from studies.common.study import Measured, Study
 from studies.crosswords.answers import ALONE, CHAIN, FOLDER, adjacency_of, edge_names
 from studies.crosswords.settings import PUBLISHED, SIMULATED, CrosswordsConfig
 
-OUTPUT = "results/crosswords.json"
 POLICIES = ("static", "dynamic")
 EVALUATION_SEED = 1_000_000  # of the solver that held-out puzzles meet; trainings have seeds from 0 on
 NUM_SAMPLED = 8  # drawn graphs of a held-out puzzle
@@ -204,18 +202,20 @@ def described(best: Best, name: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def write(measured: Measured) -> None:
-    """The record of the simulated world."""
-    puzzles, source = load_puzzles("all")
-    record = {
-        "command": measured.command,
-        "code": measured.code,
-        "environment": environment(),
-        "sources": [source.to_dict() | {"puzzles": len(puzzles)}, {"features": recorded_features().identity}],
-        "parameters": {cell: CrosswordsConfig.from_parameters(chosen).to_dict() for cell, chosen in CELLS.items()},
-        "skills": {name: vars(skill) for name, skill in SKILLS.items()},
-        "puzzles": [puzzle.id for puzzle in load_puzzles("test")[0]],
-        "cells": measured.outcomes,
-        "optimum": measured.once,
-        "timing": {"seconds": round(measured.seconds)},
-    }
-    write_file(measured.path, [f"{json.dumps(record)}\n".encode()])
+    """The record: all cells and the optimum, with the solver and the puzzles that they were measured on."""
+    (puzzles, source), held_out, features = load_puzzles("all"), load_puzzles("test")[0], recorded_features()
+    recording = {"kind": "record", "location": readable(features.path), "sha256": file_sha256(features.path)}
+    skills = {name: vars(skill) for name, skill in SKILLS.items()}
+    record = Record.make(
+        **measured.origin(),
+        parameters={cell: CrosswordsConfig.from_parameters(chosen).to_dict() for cell, chosen in CELLS.items()},
+        inputs=[source.to_dict(), {"name": features.identity} | recording],
+        questions={"all": {"n": len(puzzles)}, "evaluation": {"n": len(held_out)}},
+        numbers={
+            "skills": skills,
+            "puzzles": [puzzle.id for puzzle in held_out],
+            "cells": measured.outcomes,
+            "optimum": measured.once,
+        },
+    )
+    record.save(measured.path)

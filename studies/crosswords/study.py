@@ -11,6 +11,7 @@ ANSWERS = "results/crosswords_answers.json"
 
 CROSSWORDS = Study(
     name="crosswords",
+    kind="crosswords",
     folder="crosswords",
     question="Does a graph that depends on the puzzle solve more words than a static one, and how far is the optimum?",
     settings="studies.crosswords.measure:settings",

@@ -1,4 +1,4 @@
-"""Accuracy against tokens a question: `python -m studies.frontier` writes results/frontier.json.
+"""Accuracy against tokens a question; results/frontier.json.
 
 Single agents, votes of k, the full graph, and learned wirings with and without a cost of tokens, on recorded answers
 of a language model and in worlds of simulated agents, where a call stands for a token.
@@ -6,7 +6,6 @@ of a language model and in worlds of simulated agents, where a call stands for a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.statistics import seed_interval
@@ -32,8 +30,10 @@ from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import describe, environment, questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Origin, Record
 from dynagent.runs.run import STATIC_LEARNING_RATE
+from dynagent.runs.values import with_estimates
 from dynagent.worlds.teams import load_world
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
@@ -70,7 +70,7 @@ class Case:
 
     Attributes:
         value: from who votes, [n, N] bool, to scores and tokens, [n] each.
-        about: questions and sources.
+        about: subjects and what a token is, and for the record questions and inputs.
     """
 
     graph: AgentGraph
@@ -120,9 +120,11 @@ def recorded_case(setting: str, seed: int) -> Case:
         return outcome.utility[:, 0], outcome.tokens[:, 0]
 
     about = {
-        "training": questions_digest(experiment.train_questions),
-        "evaluation": questions_digest(questions),
-        "sources": [source.to_dict() for source in used_sources(experiment)],
+        "questions": {
+            "training": questions_digest(experiment.train_questions),
+            "evaluation": questions_digest(questions),
+        },
+        "inputs": [source.to_dict() for source in used_sources(experiment)],
         "subjects": [f"{question.language}/{question.subject}" for question in questions],
         "token": "a token that an agent reads or writes",
     }
@@ -136,14 +138,19 @@ def world_case(setting: str, seed: int) -> Case:
     """Simulated agents whose accuracy is known: scores are exact expectations, a call costs one."""
     world = load_world(setting, resolve_path(RECORDINGS), seed, BUDGET[setting])
     config = TrainConfig(seed=seed)
-    digests = [questions_digest(part) for part in (world.train_questions, world.eval_questions)]
+    features = resolve_path(RECORDINGS) / FEATURES
     about = {
-        "training": digests[0],
-        "evaluation": digests[1],
-        "sources": [{"name": FEATURES, "sha256": file_sha256(resolve_path(RECORDINGS) / FEATURES)}],
+        "questions": {
+            "training": questions_digest(world.train_questions),
+            "evaluation": questions_digest(world.eval_questions),
+        },
+        "inputs": [
+            {"name": FEATURES, "kind": "record", "location": f"{RECORDINGS}/{FEATURES}",
+             "sha256": file_sha256(features)}
+        ],
         "subjects": [f"{question.language}/{question.subject}" for question in world.eval_questions],
         "token": "a call of a simulated agent",
-    }
+    }  # fmt: skip
     return Case(
         world.graph, world.train_questions, world.eval_questions, Runner(world.graph, seed), config,
         lambda: EdgePolicy.from_backbone(_readings(), world.graph, init_seed=config.stream("init")),
@@ -211,8 +218,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             reading = tokens + full_tokens / len(votes)  # the edge LLM's reading as one more call
             row["minus vote, reading counted"] = against(wirings, votes, scores, reading, subjects)[0]
         rows[name] = row
-    about = {name: value for name, value in results[0]["about"].items() if name != "subjects"}
-    return about | {"wirings": rows}
+    return {"token": results[0]["about"]["token"], "wirings": rows}
 
 
 def against(
@@ -232,17 +238,23 @@ def against(
     return clustered_interval(scores - np.stack(equal), subjects), mismatch
 
 
+def add_setting(record: Record, name: str, results: Sequence[dict[str, Any]]) -> None:
+    """Put a setting's numbers and their origin into the record, in place of earlier ones."""
+    about = results[0]["about"]
+    here = record.model_dump(include={"command", "seeds", "code", "environment", "timing"})
+    record.parts[name] = Origin(
+        **here,
+        parameters=RECORDED.get(name, {"world": name}) | {"cost weights": record.parameters["cost weights"]},
+        questions=about["questions"],
+        inputs=about["inputs"],
+    )
+    record.numbers[name] = with_estimates(plain(summarise(results)))
+
+
 def write(measured: Measured) -> None:
-    """A section for every team and world."""
-    about = {
-        "command": measured.command,
-        "code": measured.code,
-        "environment": environment(),
-        "seeds": measured.num_seeds,
-    }
-    lines = []
+    """The record: a part for every team and world."""
+    weights = list(PRESETS[measured.preset]["cost_weights"])
+    record = Record.make(**measured.origin(), parameters={"preset": measured.preset, "cost weights": weights})
     for setting, results in measured.outcomes.items():
-        section = about | {"cost weights": list(setting.cost_weights)}
-        section |= {"parameters": RECORDED.get(setting.name, {"world": setting.name})} | summarise(results)
-        lines.append(f" {json.dumps(setting.name)}: {json.dumps(plain(describe(section)))}")
-    write_file(measured.path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
+        add_setting(record, setting.name, results)
+    record.save(measured.path)

@@ -6,6 +6,7 @@ from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
 
 FRONTIER = Study(
     name="frontier",
+    kind="frontier",
     folder="frontier",
     question="What accuracy does a learned wiring give for its tokens, beside votes that cost the same?",
     settings="studies.frontier.measure:settings",

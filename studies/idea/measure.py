@@ -1,4 +1,4 @@
-"""Two real questions and what a trained policy makes of them: `python -m studies.idea` writes results/idea.json.
+"""Two real questions and what a trained policy makes of them; results/idea.json.
 
 The paper's figure 1 shows the idea: a question, the edge LLM, edge probabilities, a graph, an answer. Here each of
 these is real. Eight specialists in four areas of MMLU vote; every answer and every reading of a question is on record,
@@ -8,22 +8,22 @@ reading the question is worth is measured with all seeds, on all held-out questi
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.evaluate import compare_wirings
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import describe, environment
+from dynagent.runs.paths import readable
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Record
 from dynagent.runs.run import train_all
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.multiple_choice import load_questions
@@ -31,8 +31,6 @@ from studies.common.numbers import plain
 from studies.common.study import Measured, Study
 from studies.table2.settings import QWEN
 
-OUTPUT = "results/idea.json"
-COMMAND = "make idea"
 PARAMETERS = QWEN | {"dataset": "mmlu", "team": "specialists", "num_per_domain": 2, "adversary": "asked"}
 MOST_CHARACTERS = 220  # of a question that is shown, with its options
 SHOWN = ("learned, most probable", "static, most probable", "learned, questions shuffled", "full graph")
@@ -96,28 +94,28 @@ def of_question(experiment: Experiment, question: Any, edge_probs: Tensor, readi
 
 
 def write(measured: Measured) -> None:
-    """What the figure shows, and what reading the question is worth over all seeds."""
+    """The record: the two questions, and what reading the question is worth over all seeds."""
     (results,) = measured.outcomes.values()
     experiment = loaded()
     held_out = experiment.eval_questions
     sources = [*used_sources(experiment), *load_questions("mmlu", split="test").sources]
     subjects = [question.subject for question in held_out]
-    of = {name: np.stack([seed["scores"][name] for seed in results]) for name in results[0]["scores"]}  # [seeds, n]
-    record = {
-        "command": measured.command,
-        "code": measured.code,
-        "environment": environment(),
-        "parameters": PARAMETERS,
-        "sources": [
-            source.to_dict() | {"location": source.location.removeprefix(f"{resolve_path('.')}/")} for source in sources
-        ],
-        "seeds": measured.num_seeds,
-        "questions": {"training": len(experiment.train_questions), "evaluation": len(held_out)},
-        "accuracy": {name: clustered_interval(of[name], subjects) for name in SHOWN},
-        "differences": {f"{a} - {b}": clustered_interval(of[a] - of[b], subjects) for a, b in DIFFERENCES},
+    stacked = {
+        name: np.stack([seed["scores"][name] for seed in results]) for name in results[0]["scores"]
+    }  # [seeds, n]
+    numbers = {
+        "accuracy": {name: clustered_interval(stacked[name], subjects) for name in SHOWN},
+        "differences": {f"{a} - {b}": clustered_interval(stacked[a] - stacked[b], subjects) for a, b in DIFFERENCES},
         "selection": f"of the held-out questions of at most {MOST_CHARACTERS} characters the one, and the first of "
         "another area, on which the policy of seed 0 most prefers the specialists of the question's own area",
         "groups": [node.group for node in experiment.graph.nodes[:-1]],
         "shown": results[0]["shown"],
     }
-    write_file(measured.path, [f"{json.dumps(plain(describe(record)), indent=1)}\n".encode()])
+    record = Record.make(
+        **measured.origin(),
+        parameters=PARAMETERS,
+        inputs=[source.to_dict() | {"location": readable(Path(source.location))} for source in sources],
+        questions={"training": questions_digest(experiment.train_questions), "evaluation": questions_digest(held_out)},
+        numbers=plain(numbers),
+    )
+    record.save(measured.path)

@@ -6,6 +6,7 @@ from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
 
 IDEA = Study(
     name="idea",
+    kind="idea",
     folder="idea",
     question="What does a trained policy make of two real questions, and what is reading the question worth?",
     settings="studies.idea.measure:settings",

@@ -1,6 +1,6 @@
 """Is it what the embeddings know, or how large they are? The edge LLM's readouts at equal and unequal scale.
 
-`python -m studies.readings embedding_ablation` writes its record: last hidden state, mean hidden state and mean
+The record is results/ablations/embedding_ablation.json: last hidden state, mean hidden state and mean
 embedding, raw and standardized, at the paper's and at our learning rate, by the published recipe and by ours; and raw
 features that are multiplied by one number, so that embeddings are as large as hidden states, and the other way round.
 """
@@ -18,10 +18,10 @@ from dynagent.evaluation.statistics import seed_interval
 from dynagent.llm.local import READOUTS
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
-from studies.common.records import used_recordings, write_sections
+from studies.common.sections import used_recordings, write_sections
 from studies.common.study import Measured, Study
 from studies.readings.measure import GRAPHS, RECORDED, Reading, place, reader_of, scale_of
 from studies.table2.settings import QWEN, RECIPES
@@ -39,7 +39,10 @@ def static(task: str, recipe: str) -> Reading:
 
 def settings(study: Study, preset: str) -> list[Reading]:
     """All policies of all tasks."""
-    return [reading for task in TASKS for reading in (*readings(task), *(static(task, recipe) for recipe in RECIPES))]
+    found = []
+    for task in TASKS:
+        found += [*readings(task), *(static(task, recipe) for recipe in RECIPES)]
+    return found
 
 
 def readings(task: str) -> list[Reading]:
@@ -110,18 +113,14 @@ def write(measured: Measured) -> None:
         results = Results(measured.outcomes, subjects)
         rows += [row(results, of) for of in readings(task)]
         of_ratios += ratios(results, task)
-        about[task] = {
-            "training": questions_digest(where.training[0]),
-            "evaluation": questions_digest(where.evaluation[0]),
-        }
+        about[f"{task}, training"] = questions_digest(where.training[0])
+        about[f"{task}, evaluation"] = questions_digest(where.evaluation[0])
     agents = recorded_file(resolve_path("results/recordings"), "agent", QWEN["agent_llm"])
-    write_sections(
-        measured,
-        {
-            "questions": about,  # of the world, those of the first seed
-            "sources": used_recordings(agents, reader_of(RECORDED).path),
-            "scales": {readout: scale_of(RECORDED, readout) for readout in READOUTS},
-            "ratios": of_ratios,
-            "rows": rows,
-        },
-    )
+    sections = {
+        "questions": about,  # of the world, those of the first seed
+        "inputs": used_recordings(agents, reader_of(RECORDED).path),
+        "scales": {readout: scale_of(RECORDED, readout) for readout in READOUTS},
+        "ratios": of_ratios,
+        "rows": rows,
+    }
+    write_sections(measured, sections)

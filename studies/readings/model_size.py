@@ -1,12 +1,11 @@
 """What does pretraining of the edge LLM give, and what does another model give? Policies on three kinds of readings.
 
-The record is results/ablations/model_size.json: SmolLM2-135M, Gemma-3-270M, and untrained models of SmolLM2's shape
-and tokenizer, whose random weights differ by their seed. Features are replayed from recordings.
+The record is results/ablations/model_size.json: SmolLM2-135M, Gemma-3-270M, and untrained models of SmolLM2's shape and
+tokenizer, whose random weights differ by their seed. Features are replayed from recordings.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -19,9 +18,10 @@ from dynagent.evaluation.statistics import Estimate, seed_interval
 from dynagent.llm.local import READOUTS
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Record
 from studies.common.outcomes import Results
-from studies.common.records import used_recordings, write_sections
+from studies.common.sections import used_recordings, write_sections
 from studies.common.study import Measured, Study
 from studies.readings.edge_llms import INITS, PRETRAINED, untrained_name
 from studies.readings.measure import EIGHT_BITS, GRAPHS, RECORDED, Reading, place, reader_of, scale_of
@@ -102,8 +102,8 @@ def comparison(results: Results, task: str, recipe: str, readout: str, name: str
 
 def source_of(path: Path) -> dict[str, Any]:
     """The model behind a file of features, and the file's own hash."""
-    model: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return model | {"features": path.name, "features_sha256": file_sha256(path)}
+    (model,) = Record.load(path.with_suffix(".json")).inputs
+    return model.model_dump() | {"files": {path.name: file_sha256(path)}}
 
 
 def write(measured: Measured) -> None:
@@ -120,7 +120,7 @@ def write(measured: Measured) -> None:
         "questions": {
             "training": questions_digest(where.training[0]), "evaluation": questions_digest(where.evaluation[0]),
         },
-        "sources": used_recordings(agents, reader_of(RECORDED).path)
+        "inputs": used_recordings(agents, reader_of(RECORDED).path)
         + [source_of(path) for path in files],
         "scales": [
             {"edge_llm": name, "readout": readout} | scale_of(name, readout)

@@ -14,6 +14,7 @@ OTHER_EDGE_LLMS = (
 
 EMBEDDING = Study(
     name="embedding_ablation",
+    kind="readings/embedding_ablation",
     folder="readings",
     question="Do mean embeddings fail because of what they know, or because of how large they are?",
     settings="studies.readings.embedding:settings",
@@ -25,6 +26,7 @@ EMBEDDING = Study(
 )
 MODEL_SIZE = Study(
     name="model_size",
+    kind="readings/model_size",
     folder="readings",
     question="What does pretraining of the edge LLM give, and what does another model give?",
     settings="studies.readings.model_size:settings",

@@ -15,10 +15,10 @@ from dynagent.evaluation.statistics import seed_interval
 from dynagent.llm.reading import RecordedReader
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
-from studies.common.records import used_recordings, write_sections
+from studies.common.sections import used_recordings, write_sections
 from studies.common.study import Measured, Study
 from studies.released.training import (
     CHINESE,
@@ -154,14 +154,14 @@ def used() -> list[dict[str, Any]]:
     return used_recordings(recorded_file(agents, "agent", QWEN["agent_llm"]), edge.path)
 
 
-def switch_settings(task: str, recipe: str) -> list[Setting]:
-    """The trainings behind all states of the switches."""
-    return [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
-
-
 def settings(study: Study, preset: str) -> list[Setting | Heard]:
-    """All trainings, and all votes of truthful agents with unparsable replies."""
-    switched = [one for task, recipe in product(TASKS, RECIPES) for one in switch_settings(task, recipe)]
+    """The trainings behind all states of the switches and rates, and all votes with unparsable replies."""
+    switched = [
+        setting(task, recipe, on)
+        for task, recipe in product(TASKS, RECIPES)
+        for state in states(task, recipe)
+        for on in state[2:]
+    ]
     sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
     return [*switched, *heard_settings(), *sparse]
 
@@ -181,19 +181,16 @@ def write(measured: Measured) -> None:
         questions = experiment.eval_questions
         chinese = np.array([question.language == "zh" for question in questions])
         subjects = [f"{question.language}/{question.subject}" for question in questions]
-        about[task] = {
-            "training": questions_digest(experiment.train_questions), "evaluation": questions_digest(questions)
-        }  # fmt: skip
+        about[f"{task}, training"] = questions_digest(experiment.train_questions)
+        about[f"{task}, evaluation"] = questions_digest(questions)
         results[task] = Results(measured.outcomes, subjects)
         rows += switch_rows(results[task], task, recipe, chinese)
-    write_sections(
-        measured,
-        {
-            "unparsable rate": RATE,
-            "questions": about,
-            "sources": used(),
-            "rows": rows,
-            "heard": heard_rows(results["adversarial"], heard_settings()),
-            "sparsity": sparsity_rows(results["edge reduction"]),
-        },
-    )
+    sections = {
+        "parameters": {"unparsable rate": RATE},
+        "questions": about,
+        "inputs": used(),
+        "rows": rows,
+        "heard": heard_rows(results["adversarial"], heard_settings()),
+        "sparsity": sparsity_rows(results["edge reduction"]),
+    }
+    write_sections(measured, sections)

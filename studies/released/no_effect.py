@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from dynagent.learning.loop import train
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.outcomes import Outcome, Results
-from studies.common.records import write_sections
+from studies.common.sections import write_sections
 from studies.common.study import Measured, Study
 from studies.released.measure import State, setting, states, used
 from studies.released.training import SWITCHES, Setting, build, loaded, static_policy
@@ -71,15 +71,13 @@ def settings(study: Study, preset: str) -> list[Probs]:
 def write(measured: Measured) -> None:
     """All sections of the record."""
     experiment, results = loaded(TASK), Results(measured.outcomes, ())
-    write_sections(
-        measured,
-        {
-            "iterations": NUM_ITERATIONS,
-            "questions": {
-                "training": questions_digest(experiment.train_questions),
-                "evaluation": questions_digest(experiment.eval_questions),
-            },
-            "sources": used(),
-            "exact": [row(results, state) for state in compared()],
+    sections = {
+        "parameters": {"iterations": NUM_ITERATIONS},
+        "questions": {
+            "training": questions_digest(experiment.train_questions),
+            "evaluation": questions_digest(experiment.eval_questions),
         },
-    )
+        "inputs": used(),
+        "exact": [row(results, state) for state in compared()],
+    }
+    write_sections(measured, sections)

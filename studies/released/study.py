@@ -8,6 +8,7 @@ HEADER = f"{FOLDER}/header.json"
 
 AS_RELEASED = Study(
     name="as_released",
+    kind="released/as_released",
     folder="released",
     question="Which behaviours of the released code make its numbers?",
     settings="studies.released.measure:settings",
@@ -19,6 +20,7 @@ AS_RELEASED = Study(
 )
 NO_EFFECT = Study(
     name="no_effect",
+    kind="released/no_effect",
     folder="released",
     question="Do the behaviours that concern no vote leave every edge into the decision as it is, to the bit?",
     settings="studies.released.no_effect:settings",

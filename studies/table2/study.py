@@ -14,6 +14,7 @@ def study_of(cell: Cell) -> Study:
     answers = QWEN_ANSWERS if cell.parameters["agent_llm"] == QWEN["agent_llm"] else SMOLLM2_ANSWERS
     return Study(
         name=cell.name,
+        kind=f"table2/{cell.name}",
         folder="table2",
         question="How accurate are learned graphs, and how many edges do they have, in this cell of Table 2?",
         settings="studies.table2.settings:settings",

@@ -1,19 +1,17 @@
-"""What each recipe learns in worlds whose optimum is known: `make learner` writes results/learner.json.
+"""What each recipe learns in worlds whose optimum is known: results/learner.json.
 
 Nothing here asks a language model: agents are simulated, and the edge LLM's features of the questions are on record.
 """
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.controls import control_policies
 from dynagent.evaluation.statistics import seed_interval
 from dynagent.execution.runner import Runner
@@ -26,6 +24,7 @@ from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import Origin, Record
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
 from studies.common.calls import agent_calls
@@ -108,27 +107,25 @@ def measure_controls(world_name: str, seed: int) -> dict[str, float]:
     return {name: float((scores(policy) - scores(control)).mean()) for name, control in controls.items()}
 
 
-def summarise(setting: Setting, results: list[dict[str, float]], command: str) -> dict[str, Any]:
-    """A row of results/learner.json: means over seeds, intervals of Student's t for the headrooms."""
-    row: dict[str, Any] = {"part": setting.part, "world": setting.world_name, "recipe": setting.recipe}
-    for name in ("headroom", "sampled_headroom"):
-        estimate = seed_interval([result[name] for result in results])
-        prefix = name.removesuffix("headroom")
-        row |= {name: estimate.mean, f"{prefix}ci_low": estimate.ci_low, f"{prefix}ci_high": estimate.ci_high}
+def summarise(setting: Setting, results: list[dict[str, float]]) -> dict[str, Any]:
+    """A row of the record: means over seeds, the headrooms with intervals of Student's t."""
+    row: dict[str, Any] = {"part": setting.part, "origin": setting.part, "world": setting.world_name}
+    row["recipe"] = setting.recipe
     for name in results[0]:
-        row.setdefault(name, sum(result[name] for result in results) / len(results))
-    return row | {"sparsity": setting.sparsity, "num_seeds": len(results), "command": command}
+        estimate = seed_interval([result[name] for result in results])
+        row[name] = estimate if name.endswith("headroom") else sum(result[name] for result in results) / len(results)
+    return row | {"sparsity": setting.sparsity, "num_seeds": len(results)}
 
 
-def best_possible(command: str) -> list[dict[str, Any]]:
+def best_possible() -> list[dict[str, Any]]:
     """Rows beside those of the sparsity sweep: the best wiring where a vote costs so much accuracy."""
     world = _world("routing", 0, PAPER_QUESTIONS, ())
     rows = []
     for cost in SPARSITIES:
         optimum = world.best_at_cost(cost)
         num_votes = sum(map(sum, optimum.votes.values())) / len(optimum.votes)
-        row = {"part": "sparsity", "world": "routing", "recipe": "best possible", "accuracy": optimum.accuracy}
-        rows.append(row | {"num_votes": num_votes, "sparsity": cost, "command": command})
+        row = {"part": "sparsity", "origin": "sparsity", "world": "routing", "recipe": "best possible"}
+        rows.append(row | {"accuracy": optimum.accuracy, "num_votes": num_votes, "sparsity": cost})
     return rows
 
 
@@ -142,23 +139,28 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
     return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
 
 
-def write(measured: Measured) -> None:
-    """One row for each setting and each control, over all seeds."""
+def rows_of(measured: Measured) -> list[dict[str, Any]]:
+    """One row for each setting, each control, and each price of a vote."""
     rows = []
     for setting, results in measured.outcomes.items():
         if isinstance(setting, Setting):
-            rows.append(summarise(setting, results, measured.command))
+            rows.append(summarise(setting, results))
     for setting, results in measured.outcomes.items():
         for name in results[0] if isinstance(setting, Controls) else ():
             gain = seed_interval([result[name] for result in results])
-            row = {"part": "controls", "world": setting.world, "recipe": "default", "control": name, "gain": gain.mean}
-            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": measured.num_seeds}
-            rows.append(row | {"command": measured.command})
-    rows += best_possible(measured.command)
-    write_rows(measured.path, [row | {name: measured.code[name] for name in ("commit", "dirty")} for row in rows])
+            row = {"part": "controls", "origin": "controls", "world": setting.world, "recipe": "default"}
+            rows.append(row | {"control": name, "gain": gain, "num_seeds": measured.num_seeds})
+    return rows + best_possible()
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, [f"{json.dumps(rows, indent=1)}\n".encode()])
+def write(measured: Measured) -> None:
+    """The record: all rows, each part with its origin."""
+    rows, features = rows_of(measured), f"{RECORDINGS}/{FEATURES}"
+    record = Record.make(
+        **measured.origin(),
+        inputs=[{"name": FEATURES, "kind": "record", "location": features,
+                 "sha256": file_sha256(resolve_path(features))}],
+        numbers={"rows": rows},
+    )  # fmt: skip
+    origin = Origin(**record.model_dump(include=set(Origin.model_fields)))
+    record.model_copy(update={"parts": {row["origin"]: origin for row in rows}}).save(measured.path)

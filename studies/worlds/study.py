@@ -6,6 +6,7 @@ from studies.common.study import INDEX, SMOLLM2_FEATURES, Study
 
 LEARNER = Study(
     name="learner",
+    kind="worlds",
     folder="worlds",
     question="How much of the headroom over the best static graph does each recipe learn, and from how many questions?",
     settings="studies.worlds.settings:measured_settings",
