@@ -119,7 +119,7 @@ def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Pa
     path = folder / f"{reader.identity}.npz"
     record = Record.make(
         kind="readings/features",
-        command=f"make read ARGS='--cmmlu FOLDER --models {name}'",
+        command=f"make read ARGS='--cmmlu FOLDER {name}'",
         inputs=[reader.model.source.to_dict()],
     )
     features = {question.id: row for question, row in zip(questions, stacked, strict=True)}

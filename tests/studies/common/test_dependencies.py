@@ -6,6 +6,7 @@ import pytest
 
 from dynagent.runs.paths import project_root
 from studies.common.dependencies import drawing_code, file_digest, measuring_code, reporting_code
+from studies.common.record import load_record, place_of
 from studies.common.workflow import STUDIES, steps
 from studies.gallery.figures import FIGURES
 from studies.gallery.records import FIGURE_RECORDS
@@ -67,6 +68,15 @@ def test_every_file_of_the_workflow_is_there_and_made_once():
     for step in steps().values():
         for path in (*step.inputs, *step.products):
             assert (project_root() / path).is_file(), path
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_a_study_is_where_its_record_says(study):
+    place, record = place_of(study.kind), load_record(study.kind)
+    assert (place.path, place.command) == (study.record, study.command("laptop", study.seeds["laptop"]))
+    assert record.command == place.command
+    origins = [*record.parts.values()] or [record]
+    assert {len(origin.seeds) for origin in origins} == {study.seeds["laptop"]}
 
 
 def test_every_figure_is_a_step():
