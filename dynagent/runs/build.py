@@ -64,7 +64,7 @@ def again(experiment: Experiment, **changes: Any) -> Experiment:
     for name in LOADED_BY:
         if name in changes and changes[name] != getattr(experiment.config, name):
             raise ValueError(f"Another {name} needs other parts: load them with prepare().")
-    config = replace(experiment.config, **changes)
+    config = experiment.config.replace(**changes)
     graph = build_graph(config, *used_llms(experiment.graph))
     policy = build_policy(config, graph, experiment.reader)
     return replace(experiment, config=config, graph=graph, policy=policy, runner=Runner(graph, config.seed))

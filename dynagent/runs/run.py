@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def train_all(
         The policies "learned", "static" (only beside a dynamic one) and "untrained", and the history of the first.
     """
     config, graph, runner = experiment.config, experiment.graph, experiment.runner
-    untrained = build_policy(replace(config, tune="head"), graph, reader=experiment.reader)  # the same logits
+    untrained = build_policy(config.replace(tune="head"), graph, reader=experiment.reader)  # the same logits
     untrained.fit_standardization(untrained.encode(experiment.train_questions))
 
     def fit(name: str, policy: Policy, config: RunConfig) -> History:
@@ -52,7 +51,7 @@ def train_all(
     history = fit("learned", experiment.policy, config)
     policies = {"learned": experiment.policy}
     if config.edge_policy == "dynamic":
-        static_config = replace(config, edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
+        static_config = config.replace(edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
         policies["static"] = static = build_policy(static_config, graph)
         fit("static", static, static_config)
     return policies | {"untrained": untrained}, history
