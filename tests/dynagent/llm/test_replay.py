@@ -103,7 +103,7 @@ TEAMS = [
 def test_a_replay_gives_the_numbers_of_the_live_run(small, tmp_path, changes):
     live, replay = both_configs(small, tmp_path, edge_policy="static", **changes)
     if live.dataset == "cmmlu":
-        live = replace(live, data_source=small.cmmlu)
+        live = live.replace(data_source=small.cmmlu)
     records = [RunRecord.load(run_experiment(config, "make this") / "record.json") for config in (live, replay)]
     for part in ("questions", "metrics", "usage", "history"):
         assert getattr(records[0], part) == getattr(records[1], part), part
