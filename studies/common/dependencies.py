@@ -80,7 +80,7 @@ def drawing_code(*modules: str) -> tuple[Path, ...]:
 
 @lru_cache
 def _graph() -> grimp.ImportGraph:
-    return grimp.build_graph(*PACKAGES, cache_dir=None)
+    return grimp.build_graph(*PACKAGES, cache_dir=None, exclude_type_checking_imports=True)
 
 
 def _closure(modules: Iterable[str], left_out: Iterable[str]) -> set[str]:

@@ -7,7 +7,7 @@ of a language model and in worlds of simulated agents, where a call stands for a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -84,10 +84,10 @@ class Case:
 
     def learn(self, dynamic: bool, cost_weight: float) -> Tensor:
         """Who votes in the most probable graphs of a policy that is trained with this cost: [n, N] bool."""
-        config = replace(self.config, cost_weight=cost_weight)
+        config = self.config.replace(cost_weight=cost_weight)
         policy: Policy = self.make_dynamic()
         if not dynamic:
-            config = replace(config, learning_rate=STATIC_LEARNING_RATE)
+            config = config.replace(learning_rate=STATIC_LEARNING_RATE)
             policy = StaticEdgePolicy.for_graph(self.graph)
         train(policy, self.graph, self.train_questions, config, runner=self.runner)
         return policy.edge_logits_of(self.eval_questions)[:, self.graph.decision_edges] >= 0

@@ -53,8 +53,14 @@ def test_every_figure_is_drawn_from_its_record_as_it_is_committed(name, tmp_path
     version = re.search(r"<dc:title>Matplotlib (v[\d.]+)", committed)
     if version and version[1] not in made:
         pytest.skip(f"the committed figures are drawn by matplotlib {version[1]}: make figures")
-    assert made == committed, "make figures"
+    assert without_ids(made) == without_ids(committed), "make figures"
     assert (ROOT / "results/figures" / f"{name}.png").stat().st_size > 5_000
+
+
+def without_ids(svg: str) -> str:
+    """A drawing with its ids numbered: matplotlib hashes coordinates, whose last bit is another on other processors."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"\b[a-z][0-9a-f]{10}\b", lambda found: numbers.setdefault(found[0], f"id{len(numbers)}"), svg)
 
 
 def test_no_figure_is_left_that_nothing_draws():
