@@ -82,7 +82,7 @@ train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iteration
 record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
 	$(BIN)/python -m studies.recordings.record $(ARGS)
 
-# The workflow: pytask makes what is stale, and nothing else. See docs/workflow.md. ARGS goes to pytask: ARGS="-k paper"
+# The workflow: pytask makes what is stale, and nothing else. See studies/README.md. ARGS goes to pytask: ARGS="-k paper"
 # chooses by name. A study of one record spreads its seeds over two processes (-n 1); of several, its records.
 PYTASK := $(BIN)/python -m pytask build
 

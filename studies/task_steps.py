@@ -7,7 +7,7 @@ from typing import Any
 
 import pytask
 
-from studies.common.workflow import File, make, steps
+from studies.common.workflow import make, node_at, steps
 
 for step in steps().values():
 
@@ -16,5 +16,5 @@ for step in steps().values():
 
     for group in step.groups:
         task_step = getattr(pytask.mark, group)(task_step)
-    nodes: dict[str, Any] = {"depends_on": step.dependencies, "produces": [File.at(path) for path in step.products]}
+    nodes: dict[str, Any] = {"depends_on": step.dependencies, "produces": [node_at(path) for path in step.products]}
     pytask.task(id=step.name, kwargs={"name": step.name} | nodes)(task_step)

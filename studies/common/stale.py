@@ -16,7 +16,7 @@ import typer
 
 from dynagent.runs.paths import resolve_path
 from studies.common.program import program
-from studies.common.workflow import TASK, File, Step, steps
+from studies.common.workflow import TASK, File, Step, node_at, steps
 
 LOCK = "pytask.lock"
 
@@ -63,7 +63,7 @@ def changes_since(step: Step, entry: Mapping[str, Any]) -> list[str]:
         elif now[name] != then[name]:
             changes.append(f"{name} has changed" if name != "declaration" else "its settings have changed")
     for path in step.products:
-        state = File.at(path).state()
+        state = node_at(path).state()
         if state != entry["produces"].get(path):
             changes.append(f"{path} is missing" if state is None else f"{path} is not the one that was made")
     return changes

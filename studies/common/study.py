@@ -30,6 +30,22 @@ SMOLLM2_ANSWERS = "results/recordings/smollm2-135m-instruct-b179c9523d0e-bfloat1
 SMOLLM2_FEATURES = "results/recordings/smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A sentence of a README, with numbers from the record.
+
+    Attributes:
+        text: with a `{}` for each number.
+        keys: where the numbers stand in the record, see `studies.common.answers.value_at`.
+        scale, digits: 100 for points of accuracy; behind the decimal point.
+    """
+
+    text: str
+    keys: tuple[tuple[Any, ...], ...]
+    scale: float = 100
+    digits: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A question, how it is measured, and the record that answers it.
@@ -52,6 +68,7 @@ class Study:
         inputs: files that measuring reads, beside code.
         seeds: their number by preset.
         seeds_together: whether all seeds of a setting are trained in one batch.
+        answers: for the README of the folder.
     """
 
     name: str
@@ -68,6 +85,7 @@ class Study:
     inputs: tuple[str, ...] = ()
     seeds: Mapping[str, int] = field(default_factory=lambda: {"smoke": 2, "laptop": 20})
     seeds_together: bool = False
+    answers: tuple[Answer, ...] = ()
 
     @property
     def products(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ runs the steps (`studies/task_steps.py`) and keeps in `pytask.lock` the contents
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
@@ -43,7 +44,7 @@ class Step:
         groups: names under which it is called, too: `pytask -m <group>`.
         make: leaves the products.
         code: files of source that the products follow from.
-        inputs, products: paths from the project's root.
+        inputs, products: paths from the project's root, or "path#NAME" for a block in a file.
         declaration: what else the products follow from, as a text.
     """
 
@@ -56,17 +57,19 @@ class Step:
     declaration: str = ""
 
     @property
-    def dependencies(self) -> list[File | Declaration]:
+    def dependencies(self) -> list[File | Block | Declaration]:
         """What the products follow from, as nodes."""
         paths: tuple[str | Path, ...] = (*self.code, *self.inputs)
-        files = [File.at(path) for path in paths]
+        files = [node_at(path) for path in paths]
         return [*files, Declaration(self.declaration, f"declaration of {self.name}")]
 
 
 @lru_cache
 def steps() -> dict[str, Step]:
     """All steps by name."""
-    found = [*map(_record_step, STUDIES), _crosswords_answers(), _ledger(), *map(_figure_step, FIGURE_RECORDS)]
+    folders = dict.fromkeys(study.folder for study in STUDIES if study.answers)
+    found = [*map(_record_step, STUDIES), _crosswords_answers(), _ledger()]
+    found += [*map(_figure_step, FIGURE_RECORDS), *map(_readme_step, folders)]
     return {step.name: step for step in found}
 
 
@@ -106,6 +109,20 @@ def _figure_step(name: str) -> Step:
         drawing_code("studies.gallery.figures"),
         FIGURE_RECORDS[name],
         tuple(f"results/figures/{name}{suffix}" for suffix in (".svg", ".png")),
+    )
+
+
+def _readme_step(folder: str) -> Step:
+    """The answers in the README of a folder of studies."""
+    answering = [study for study in STUDIES if study.folder == folder and study.answers]
+    return Step(
+        f"answers of {folder}",
+        ("readme", folder),
+        partial(_call, "studies.common.answers:main", [folder]),
+        reporting_code("studies.common.answers"),
+        tuple(study.record for study in answering),
+        (f"studies/{folder}/README.md#answer",),
+        repr([study.answers for study in answering]),
     )
 
 
@@ -149,6 +166,37 @@ class File:
 
     def save(self, value: Any) -> None:
         raise NotImplementedError(f"{self.name} is written by its step.")
+
+
+@dataclass
+class Block:
+    """What stands between <!-- NAME --> and <!-- /NAME --> in a file, as a node of pytask; the rest does not count."""
+
+    name: str  # "path#NAME"
+    attributes: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> str:
+        return self.name
+
+    def state(self) -> str | None:
+        """16 hex digits; None where there is no such block."""
+        path, _, mark = self.name.partition("#")
+        place = resolve_path(path)
+        text = place.read_text(encoding="utf-8") if place.is_file() else ""
+        found = re.search(f"<!-- {mark} -->(.*?)<!-- /{mark} -->", text, re.DOTALL)
+        return hashlib.sha256(found[1].encode()).hexdigest()[:16] if found else None
+
+    def load(self, is_product: bool = False) -> str:
+        return self.name
+
+    def save(self, value: Any) -> None:
+        raise NotImplementedError(f"{self.name} is written by its step.")
+
+
+def node_at(path: str | Path) -> File | Block:
+    """The node of a path from the project's root, or of a block in a file, "path#NAME"."""
+    return Block(path) if isinstance(path, str) and "#" in path else File.at(path)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import INDEX, SMOLLM2_FEATURES, Study
+from studies.common.study import INDEX, SMOLLM2_FEATURES, Answer, Study
 
 REPLIES = "results/recordings/communication/qwen2.5-coder-1.5b-instruct-cc324af070c2-bfloat16.jsonl"
 
@@ -16,5 +16,17 @@ COMMUNICATION = Study(
     write="studies.communication.measure:write",
     record="results/communication.json",
     inputs=(INDEX, SMOLLM2_FEATURES, REPLIES),
+    answers=(
+        Answer(
+            "In a world where one agent has a hint that another needs, edges between agents gain {} points of "
+            "accuracy, {} % of what is possible. On recorded replies, two voters that hear a sender gain {} "
+            "points over votes alone at the same tokens.",
+            (
+                ("world", "gain of edges between agents"),
+                ("world", "share of what edges can gain"),
+                ("real", "warm", "wirings", "1 heard by 2", "gain"),
+            ),
+        ),
+    ),
 )
 STUDIES = (COMMUNICATION,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import Study
+from studies.common.study import Answer, Study
 
 FOLDER = "results/recordings/crosswords"
 FEATURES = f"{FOLDER}/smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
@@ -21,5 +21,15 @@ CROSSWORDS = Study(
     record="results/crosswords.json",
     inputs=(FEATURES,),
     seeds={"smoke": 2, "laptop": 10},
+    answers=(
+        Answer(
+            "Judged by the agents' own confidence, the best graph for all puzzles solves {} % of the words; with "
+            "the best graph for each family of puzzles it is {} % of the terse and {} % of the wordy ones.",
+            tuple(
+                ("optimum", "judges", "self_judged", "enumerated", family, "words")
+                for family in ("all", "terse", "wordy")
+            ),
+        ),
+    ),
 )
 STUDIES = (CROSSWORDS,)

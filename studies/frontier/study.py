@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
+from studies.common.study import INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Answer, Study
 
 FRONTIER = Study(
     name="frontier",
@@ -14,5 +14,15 @@ FRONTIER = Study(
     write="studies.frontier.measure:write",
     record="results/frontier.json",
     inputs=(INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES),
+    answers=(
+        Answer(
+            "On questions in two languages, a wiring that was learned with a cost of tokens spends {} % of the "
+            "tokens of a vote of all agents, at a difference in accuracy of {} points.",
+            (
+                ("languages", "wirings", "dynamic, cost 0.3", "spend"),
+                ("languages", "wirings", "dynamic, cost 0.3", "minus full graph"),
+            ),
+        ),
+    ),
 )
 STUDIES = (FRONTIER,)

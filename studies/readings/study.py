@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import FOLDER, INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
+from studies.common.study import FOLDER, INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Answer, Study
 
 FEATURES = f"{FOLDER}/features"
 OTHER_EDGE_LLMS = (
@@ -23,6 +23,22 @@ EMBEDDING = Study(
     record=f"{FOLDER}/embedding_ablation.json",
     inputs=(INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES),
     seeds_together=True,
+    answers=(
+        Answer(
+            "By the published recipe, probabilities vary {} times as much over questions with mean embeddings as "
+            "with hidden states; with embeddings as large as hidden states, {} times as much.",
+            tuple(
+                (
+                    "ratios",
+                    {"task": "specialized", "recipe": "paper", "learning_rate": 1e-4, "embeddings": name},
+                    "ratio",
+                )
+                for name in ("raw", "as large as the last hidden state")
+            ),
+            scale=1,
+            digits=2,
+        ),
+    ),
 )
 MODEL_SIZE = Study(
     name="model_size",
@@ -40,5 +56,19 @@ MODEL_SIZE = Study(
         *(f"{FEATURES}/{name}{suffix}" for name in OTHER_EDGE_LLMS for suffix in (".npz", ".json")),
     ),
     seeds_together=True,
+    answers=(
+        Answer(
+            "Pretraining of the edge LLM gives {} points of accuracy on the specialized team; Gemma-3-270M in "
+            "place of SmolLM2-135M gives {}.",
+            tuple(
+                (
+                    "comparisons",
+                    {"task": "specialized", "recipe": "default", "readout": "mean_hidden", "comparison": name},
+                    "difference",
+                )
+                for name in ("pretraining: SmolLM2 - untrained", "model: Gemma-3 - SmolLM2")
+            ),
+        ),
+    ),
 )
 STUDIES = (EMBEDDING, MODEL_SIZE)

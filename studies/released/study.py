@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import FOLDER, INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Study
+from studies.common.study import FOLDER, INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, Answer, Study
 
 HEADER = f"{FOLDER}/header.json"
 
@@ -17,6 +17,16 @@ AS_RELEASED = Study(
     record=f"{FOLDER}/as_released.json",
     inputs=(INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES, HEADER),
     seeds_together=True,
+    answers=(
+        Answer(
+            "All behaviours together change the gain of dynamic over static graphs by {} points on the "
+            "adversarial team and by {} on the specialized one.",
+            tuple(
+                ("rows", {"task": task, "recipe": "paper", "kind": "all"}, "dynamic - static", "effect")
+                for task in ("adversarial", "specialized")
+            ),
+        ),
+    ),
 )
 NO_EFFECT = Study(
     name="no_effect",
@@ -29,5 +39,20 @@ NO_EFFECT = Study(
     record=f"{FOLDER}/no_effect.json",
     inputs=(INDEX, QWEN_ANSWERS, SMOLLM2_FEATURES),
     seeds_together=True,
+    answers=(
+        Answer(
+            "Deciding edges between agents changes no probability of an edge into the decision by more than {}.",
+            (
+                (
+                    "exact",
+                    {"kind": "alone", "switch": "1 edges between agents are decided"},
+                    "dynamic",
+                    "largest change of a probability",
+                ),
+            ),
+            scale=1,
+            digits=0,
+        ),
+    ),
 )
 STUDIES = (AS_RELEASED, NO_EFFECT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studies.common.study import INDEX, SMOLLM2_FEATURES, Study
+from studies.common.study import INDEX, SMOLLM2_FEATURES, Answer, Study
 
 LEARNER = Study(
     name="learner",
@@ -15,5 +15,17 @@ LEARNER = Study(
     record="results/learner.json",
     inputs=(INDEX, SMOLLM2_FEATURES),
     seeds={"smoke": 2, "laptop": 10},
+    answers=(
+        Answer(
+            "In the world *routing*, where 0 is the best static graph and 1 the best graph of each language, the "
+            "default recipe reaches {} and the published one {}.",
+            tuple(
+                ("rows", {"part": "worlds", "world": "routing", "recipe": recipe}, "headroom")
+                for recipe in ("default", "paper")
+            ),
+            scale=1,
+            digits=2,
+        ),
+    ),
 )
 STUDIES = (LEARNER,)
