@@ -15,6 +15,7 @@ from studies.common.stale import TASK
 from studies.table2.settings import cells
 
 LEFT_OUT = {"dynagent": ("__pycache__",), "studies": ("__pycache__",), "results": ("acceptance", "explore", "runs")}
+README = "studies/{}/README.md#answer"
 FIRST = "from __future__ import annotations"  # line of code
 LEARNER = {f"results/figures/learner_{what}.svg" for what in ("headroom", "sparsity")}
 LEDGER = {"results/claims.json", "results/figures/claims.svg"}
@@ -73,28 +74,26 @@ def test_nothing_is_stale_in_a_copy_with_new_file_times(copy):
 
 def test_a_constant_beside_a_measure_function(edit):
     found = edit("studies/released/no_effect.py", "NUM_ITERATIONS = 50", "NUM_ITERATIONS = 51")
-    assert found == {"results/ablations/no_effect.json": "studies/released/no_effect.py has changed"}
+    assert found["results/ablations/no_effect.json"] == "studies/released/no_effect.py has changed"
+    assert set(found) == {"results/ablations/no_effect.json", README.format("released")}
 
 
 def test_a_measure_function(edit):
     found = edit("studies/worlds/measure.py", "float(votes.sum(1).mean())", "float(votes.sum(1).median())")
     assert found["results/learner.json"] == "studies/worlds/measure.py has changed"
     assert found["results/figures/learner_headroom.svg"] == "results/learner.json is stale"
-    assert set(found) == {
-        "results/learner.json",
-        *(f"results/figures/learner_{x}.svg" for x in ("headroom", "sparsity")),
-    }
+    assert set(found) == {"results/learner.json", *LEARNER, README.format("worlds")}
 
 
 def test_features_of_an_edge_llm(edit):
     found = edit("results/ablations/features/gemma-3-270m-a5fd3b62230a-bfloat16.npz", "PK", "KP")
-    assert set(found) == {"results/ablations/model_size.json", *PRETRAINING}
+    assert set(found) == {"results/ablations/model_size.json", *PRETRAINING, README.format("readings")}
     assert found["results/ablations/model_size.json"].endswith("gemma-3-270m-a5fd3b62230a-bfloat16.npz has changed")
 
 
 def test_the_reading_of_a_header_row(edit):
     found = edit("results/ablations/header.json", "1", "2")
-    assert set(found) == {"results/ablations/as_released.json", *RELEASED, *LEDGER}
+    assert set(found) == {"results/ablations/as_released.json", *RELEASED, *LEDGER, README.format("released")}
     assert found["results/ablations/as_released.json"] == "results/ablations/header.json has changed"
 
 
@@ -131,6 +130,13 @@ def test_a_product_that_somebody_edited_and_one_that_is_missing(edit, copy):
     assert set(found) == {*LEDGER, "results/figures/cost.svg"}
 
 
+def test_an_answer_in_a_readme_that_somebody_edited_and_the_text_beside_it(edit):
+    assert edit("studies/worlds/README.md", "# Known-answer worlds", "# Worlds") == {}
+    assert set(edit("studies/worlds/README.md", "<!-- answer -->", "<!-- answer -->\nYes.")) == {
+        README.format("worlds")
+    }
+
+
 def test_without_a_lock_it_says_what_to_do(copy):
     (copy / "pytask.lock").rename(copy / "elsewhere")
     found = python(copy, "studies.common.stale")
@@ -142,9 +148,9 @@ def test_without_a_lock_it_says_what_to_do(copy):
 @pytest.mark.slow
 def test_pytask_would_run_exactly_what_is_stale(edit, copy):
     found = edit("studies/frontier/measure.py", "COST_WEIGHTS = (0.0, 0.1, 0.3)", "COST_WEIGHTS = (0.0, 0.1, 0.4)")
-    assert set(found) == {"results/frontier.json", "results/figures/frontier.svg"}
+    assert set(found) == {"results/frontier.json", "results/figures/frontier.svg", README.format("frontier")}
     planned = python(copy, "pytask", "build", "--dry-run", "--explain").stdout
     would_run = planned.split("Tasks that would be executed")[1].split("with no changes")[0]
     assert set(re.findall(rf"{re.escape(TASK.rpartition('/')[2])}::task_step\[(.+?)\]", would_run)) == {
-        "frontier", "figure frontier",
+        "frontier", "figure frontier", "answers of frontier",
     }  # fmt: skip
