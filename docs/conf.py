@@ -74,20 +74,21 @@ myst_heading_anchors = 4
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "ignore-module-all": True}
 autodoc_inherit_docstrings = False
+viewcode_follow_imported_members = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
-# What is no fault: ... (filled in below where one is known)
-suppress_warnings: list[str] = []
+suppress_warnings: list[str] = []  # none: every warning is an error
 
 # --- pages
 html_theme = "pydata_sphinx_theme"
 html_title = "dynagent"
 html_extra_path = ["_extra"]
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
@@ -99,7 +100,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"README": []}
+html_sidebars = {"README": [], "docs/glossary": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"

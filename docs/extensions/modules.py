@@ -28,10 +28,13 @@ class Rooms(SphinxDirective):
 
 
 class Names(SphinxDirective):
-    """`{names}`: what `import dynagent` gives, each with a link to where it is defined."""
+    """`{names}`: a table of what `import dynagent` gives, each with a link to where it is defined."""
 
     def run(self) -> list[nodes.Node]:
-        lines = [f"- {{py:obj}}`dynagent.{name} <{module}.{name}>`" for name, module in exported("dynagent").items()]
+        lines = ["| name | what it is |", "|---|---|"]
+        for name, module in exported("dynagent").items():
+            summary = str(getattr(importlib.import_module(module), name).__doc__).partition("\n")[0]
+            lines.append(f"| {{py:obj}}`dynagent.{name} <{module}.{name}>` | {summary} |")
         return self.parse_text_to_nodes("\n".join(lines))
 
 
@@ -63,14 +66,8 @@ def show_code(app: Sphinx, what: str, name: str, documented: Any, options: Any, 
     lines[:] = shown
 
 
-def hide_object(app: Sphinx, name: str, documented: Any, options: Any, bases: list[Any]) -> None:
-    """That a class is an object goes without saying."""
-    bases[:] = [base for base in bases if base is not object]
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", show_code, priority=400)  # before napoleon
-    app.connect("autodoc-process-bases", hide_object)
     app.add_directive("rooms", Rooms)
     app.add_directive("names", Names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,6 @@
 """What a run costs beside its language models, as a table: `make bench`.
 
-Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the README's table of goals; five
+Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the table of goals in docs/benchmarks.md; five
 minutes on two cores. Values are medians, with quartiles; what is compared is measured in the same run, in turn. A goal
 is about the value. "The released code" was measured on two cores with agents that answer at once; of a range the middle
 is the reference. Only tokens/s, calls, and the steps with LoRA need a real language model:
@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
     chosen = parser.parse_args(arguments).only or list(PARTS)
     os.environ["TQDM_DISABLE"] = "1"
-    path, readme = ROOT / "results" / "bench.json", ROOT / "README.md"
+    path, page = ROOT / "results" / "bench.json", ROOT / "docs" / "benchmarks.md"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "rows": []}
     parts = {part: [one for one in kept["rows"] if one["part"] == part] for part in PARTS}
     measured = kept["measured"]
@@ -351,11 +351,9 @@ def main(arguments: list[str] | None = None) -> None:
     from studies.benchmarks.figure import save_cost_figure
 
     save_cost_figure(path, ROOT / "results" / "figures")
-    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(rows)):
-        readme.write_text(new, encoding="utf-8")
-    print(
-        f"Written: {path.relative_to(ROOT)}, results/figures/cost.png, and the table in {readme.name}, if it has one."
-    )
+    if new := between_marks(page.read_text(encoding="utf-8"), markdown(rows)):
+        page.write_text(new, encoding="utf-8")
+    print(f"Written: {path.relative_to(ROOT)}, results/figures/cost.png and the table in {page.relative_to(ROOT)}.")
 
 
 def circumstances() -> dict[str, Any]:
