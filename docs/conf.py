@@ -1,4 +1,4 @@
-"""How Sphinx makes the site: `make site` writes build/site from README, docs, the committed notebooks and the docstrings.
+"""How Sphinx makes the site: `make site` writes build/site from README, docs, committed notebooks and docstrings.
 
 The sources' root is the project's, so that a link between files is the same on the site and in the repository.
 Notebooks are shown as they are committed and are not executed; nothing is fetched, neither when the site is built
@@ -18,7 +18,7 @@ import dynagent  # noqa: E402
 
 project = "dynagent"
 author = "dynagent contributors"
-copyright = author
+project_copyright = author
 release = dynagent.__version__
 language = "en"
 
@@ -28,9 +28,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "house",
     "mathml",
     "modules",
+    "pages",
 ]
 root_doc = "README"
 include_patterns = [
@@ -41,10 +41,10 @@ exclude_patterns = [".*", "build", "dist", "results/[!c]*", "**/.ipynb_checkpoin
 
 # A page of the site -> the pages below it, in order. Notebooks come in the order of their table.
 repository = f"https://github.com/{os.environ.get('GITHUB_REPOSITORY', 'dynagent/dynagent')}"
-house_tree = {
+page_tree = {
     "README": [
-        "First steps </docs/start>", "Notebooks </notebooks/README>", "User guide </docs/guide>", "Results </docs/results>",
-        "API </docs/api/index>", "Glossary </docs/glossary>",
+        "First steps </docs/start>", "Notebooks </notebooks/README>", "User guide </docs/guide>",
+        "Results </docs/results>", "API </docs/api/index>", "Glossary </docs/glossary>",
     ],
     "docs/start": ["/docs/try_it"],
     "docs/guide": [
@@ -59,7 +59,6 @@ house_tree = {
         )
     ],
 }  # fmt: skip
-house_repository = repository
 
 # --- notebooks and texts
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}

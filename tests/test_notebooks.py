@@ -270,7 +270,10 @@ def intervals_in(text: str) -> set[tuple[float, float]]:
 
 @pytest.mark.parametrize(
     ("file", "heading", "num_items"),
-    [("README.md", "Three numbers", 2), ("docs/results.md", "What drives the results", 6)],  # README's third: test_learner
+    [
+        ("README.md", "Three numbers", 2),
+        ("docs/results.md", "What drives the results", 6),
+    ],  # README's third: test_learner
 )
 def test_intervals_in_the_documentation_stand_in_the_notebook_that_it_names(file, heading, num_items):
     text = (ROOT / file).read_text(encoding="utf-8")

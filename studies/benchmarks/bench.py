@@ -1,8 +1,9 @@
 """What a run costs beside its language models, as a table: `make bench`.
 
-Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the table of goals in docs/benchmarks.md; five
-minutes on two cores. Values are medians, with quartiles; what is compared is measured in the same run, in turn. A goal
-is about the value. "The released code" was measured on two cores with agents that answer at once; of a range the middle
+Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the table of goals in
+docs/benchmarks.md; five minutes on two cores. Values are medians, with quartiles; what is compared is measured in the
+same run, in turn. A goal is about the value. "The released code" was measured on two cores with agents that answer at
+once; of a range the middle
 is the reference. Only tokens/s, calls, and the steps with LoRA need a real language model:
 SmolLM2-135M-Instruct, which is downloaded like anywhere else.
 

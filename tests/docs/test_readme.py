@@ -25,15 +25,17 @@ def test_the_example_runs_with_a_tiny_language_model_and_the_sample_questions(tm
         example = example.replace(printed, stand_in)
     example += "\nprint(EdgePolicy.from_pretrained('my-policy').edge_logits_of(questions[:1]).sigmoid())\n"
     environment = {
-        "PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "DYNAGENT_CACHE": str(tmp_path), "TQDM_DISABLE": "1",
-        "OMP_NUM_THREADS": "1",
+        "PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "DYNAGENT_CACHE": str(tmp_path),
+        "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     accuracy, trained, loaded = re.fullmatch(r"(.+)\n(tensor[^t]+)\n(tensor[^t]+)\n", done.stdout).groups()
-    mean, low, high = (float(number) for number in re.match(r"([\d.]+) \[([\d.]+), ([\d.]+)\], n = 8$", accuracy).groups())
+    mean, low, high = (
+        float(number) for number in re.match(r"([\d.]+) \[([\d.]+), ([\d.]+)\], n = 8$", accuracy).groups()
+    )
     assert 0 <= low <= mean <= high <= 1
     probs = [float(number) for number in re.findall(r"\d\.\d+", trained)]
     assert len(probs) == 8 * 8  # the potential edges of eight agents: 8 * 7 among them, 8 into the decision

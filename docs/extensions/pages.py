@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -16,7 +16,7 @@ NOTEBOOK = re.compile(r"^\| \[\w+\.ipynb\]\((\w+)\.ipynb\)", re.MULTILINE)
 
 def add_toctree(app: Sphinx, docname: str, source: list[str]) -> None:
     """List the pages below a page, and leave out badges, which are pictures of other servers."""
-    below = list(app.config.house_tree.get(docname, []))
+    below = list(app.config.page_tree.get(docname, []))
     if docname == "notebooks/README":
         below += [f"/notebooks/{name}" for name in dict.fromkeys(NOTEBOOK.findall(source[0]))]
     if docname == "docs/studies":
@@ -29,25 +29,26 @@ def add_toctree(app: Sphinx, docname: str, source: list[str]) -> None:
 def link_to_repository(app: Sphinx, doctree: nodes.document) -> None:
     """Let a link to a file or folder that is no page of the site lead to the repository."""
     root = Path(app.srcdir)
-    docname = app.env.docname
     for node in [*doctree.findall(addnodes.download_reference), *doctree.findall(addnodes.pending_xref)]:
         if node.get("reftype") != "myst":
             continue
-        target = f"/{node['reftarget']}.md" if node.get("refdomain") == "doc" else node["reftarget"].partition("#")[0]
-        path = (root / target[1:] if target.startswith("/") else root / PurePosixPath(docname).parent / target).resolve()
-        if node.get("refdomain") == "doc" and node["reftarget"] in app.env.found_docs:
-            continue
+        target = node["reftarget"].partition("#")[0]
+        path = (root / app.env.docname).parent / target
+        if node.get("refdomain") == "doc":  # a text, from the project's root and without its suffix
+            path = root / f"{target}.md"
+            target = "" if target in app.env.found_docs else target
+        path = path.resolve()
         if not target or not path.exists() or not path.is_relative_to(root):
-            continue  # a reference inside the page, or a broken link, of which Sphinx warns
-        place = "tree" if path.is_dir() else "blob"
-        link = nodes.reference(refuri=f"{app.config.house_repository}/{place}/main/{path.relative_to(root)}")
+            continue  # a page, a place in this page, or a broken link, of which Sphinx warns
+        kind = "tree" if path.is_dir() else "blob"
+        link = nodes.reference(refuri=f"{app.config.repository}/{kind}/main/{path.relative_to(root)}")
         link += node.children
         node.replace_self(link)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_config_value("house_tree", {}, "env")
-    app.add_config_value("house_repository", "", "env")
+    app.add_config_value("page_tree", {}, "env")
+    app.add_config_value("repository", "", "env")
     app.connect("source-read", add_toctree)
     app.connect("doctree-read", link_to_repository)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
