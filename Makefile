@@ -199,9 +199,10 @@ bench-gpu: install ## reading, scoring and training on a CUDA GPU: results/bench
 	$(BIN)/python -m studies.benchmarks.bench_gpu $(ARGS)
 
 .PHONY: lint
-lint: install ## ruff (lint and format) and mypy
+lint: install ## ruff (lint and format), import-linter and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 .PHONY: format
@@ -211,7 +212,7 @@ format: install ## format the code and the notebooks
 
 .PHONY: clean
 clean: ## remove caches, build leftovers and results/executed
-	rm -rf build dist *.egg-info results/executed .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info results/executed .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 .PHONY: distclean

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -128,7 +127,7 @@ def parameters_of(notebook) -> dict:
 
 def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
     parameters = parameters_of(nbformat.read(TRAIN, 4))
-    assert set(parameters) <= {field.name for field in fields(RunConfig)}
+    assert set(parameters) <= set(RunConfig.model_fields)
     needed = "dataset data_source team edge_llm agent_llm num_iterations batch_size graphs_per_question learning_rate"
     needed += " estimator sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
     assert set(needed.split()) <= set(parameters)

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,14 +226,14 @@ def test_every_other_parameter_is_part_of_the_name():
     }  # fmt: skip
     base = RunConfig()
     without_effect = base.to_dict().keys() - base.identity().keys()
-    assert without_effect == {"output_dir", "resume", "concurrency", "token_budget"}
+    assert without_effect == {"output_dir", "resume", "concurrency", "token_budget", "log_with"}
     assert changed.keys() | without_effect | {"second_agent_llm", "communicate"} == base.to_dict().keys()
-    runs = [replace(base, **{name: value}) for name, value in changed.items()]
-    runs += [replace(base, team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
+    runs = [base.replace(**{name: value}) for name, value in changed.items()]
+    runs += [base.replace(team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
     talking = {"agent_mode": "text", "estimator": "leave_one_out"}
-    runs += [replace(base, communicate=communicate, **talking) for communicate in (False, True)]
+    runs += [base.replace(communicate=communicate, **talking) for communicate in (False, True)]
     assert len({run_folder(run).name for run in (base, *runs)}) == len(runs) + 1
-    same = replace(base, output_dir="elsewhere", concurrency=2, token_budget=1000)
+    same = base.replace(output_dir="elsewhere", concurrency=2, token_budget=1000, log_with="tensorboard")
     assert run_folder(same).name == run_folder(base).name
 
 
