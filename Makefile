@@ -134,9 +134,10 @@ figures: install ## draw all figures of the experiments from their records: resu
 idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
 	$(BIN)/python -m studies.idea.measure $(ARGS)
 
-.PHONY: report
-report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
-	$(BIN)/python -m studies.site.report $(ARGS)
+.PHONY: site
+site: install ## the documentation, all notebooks and the API as pages to browse, without a network: build/site/index.html
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html -d build/doctrees . build/site $(ARGS)
+	@echo "Open build/site/index.html in a browser."
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
