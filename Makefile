@@ -146,9 +146,10 @@ figures: install ## all figures of the studies: results/figures (ARGS="-k advers
 idea: install ## what a trained policy makes of two real questions, and figure 1 (a minute)
 	$(PYTASK) -m idea -n 1 $(ARGS)
 
-.PHONY: report
-report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
-	$(BIN)/python -m studies.site.report $(ARGS)
+.PHONY: site
+site: install ## the documentation, all notebooks and the API as pages to browse, without a network: build/site/index.html
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html -d build/doctrees . build/site $(ARGS)
+	@echo "Open build/site/index.html in a browser."
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed

@@ -257,7 +257,7 @@ def test_bad_input_stops_the_notebook_with_one_sentence(fault, tmp_path):
     assert reached <= 7  # before anything is trained
 
 
-# --- what the README says of them
+# --- what the documentation says of them
 
 
 PAIR = re.compile(r"\[([+-]?\d*\.?\d+),\s+([+-]?\d*\.?\d+)\]")
@@ -267,11 +267,18 @@ def intervals_in(text: str) -> set[tuple[float, float]]:
     return {(float(low), float(high)) for low, high in PAIR.findall(text.replace("−", "-"))}
 
 
-def test_intervals_in_the_readme_stand_in_the_notebook_that_it_names():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## What the numbers hang on")[2].partition("\n## ")[0]
-    items = section.split("\n- **")[1:]
-    assert len(items) == 6
+@pytest.mark.parametrize(
+    ("file", "heading", "num_items"),
+    [
+        ("README.md", "Three numbers", 2),
+        ("docs/results.md", "What drives the results", 6),
+    ],  # README's third: test_learner
+)
+def test_intervals_in_the_documentation_stand_in_the_notebook_that_it_names(file, heading, num_items):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    section = text.partition(f"## {heading}")[2].partition("\n## ")[0]
+    items = section.split("\n- **")[1 : num_items + 1]
+    assert len(items) == num_items
     for item in items:
         name = re.search(r"notebooks/\w+\.ipynb", item)[0]
         shown = ""

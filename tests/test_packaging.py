@@ -35,8 +35,8 @@ REQUIREMENTS = [
 ]
 
 TOP_LEVEL = {
-    "CITATION.cff",
-    *("dynagent", "studies", "notebooks", "results", "tests", ".ci", ".github", ".git"),
+    *("CITATION.cff", ".zenodo.json", "Dockerfile", ".dockerignore", ".binder"),
+    *("dynagent", "studies", "notebooks", "results", "docs", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
     *(".gitignore", ".gitattributes", ".pre-commit-config.yaml"),

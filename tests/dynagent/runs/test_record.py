@@ -1,4 +1,4 @@
-"""Records: saved whole, found again by their parameters, and the committed ones say what the README prints."""
+"""Records: saved whole, found again by their parameters, and the committed ones say what docs/start.md prints."""
 
 import hashlib
 import json
@@ -408,10 +408,10 @@ def rounded(found: dict) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_readme_prints_what_the_records_hold():
+def test_the_documentation_prints_what_the_records_hold():
     records = {team_of(path): RunRecord.load(path) for path in ACCEPTANCE if "-seed0-" in path.parent.name}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("|") and ESTIMATE.search(line)]
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and ESTIMATE.search(line)]
     assert {row.strip("| ").split(":")[0] for row in rows} == records.keys()
     for row in rows:
         team = row.strip("| ").split(":")[0]
@@ -420,19 +420,19 @@ def test_the_readme_prints_what_the_records_hold():
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_readme_prints_the_ratio_of_every_seed():
+def test_the_documentation_prints_the_ratio_of_every_seed():
     paths = [path for path in ACCEPTANCE if team_of(path) == "adversarial"]
     records = sorted((RunRecord.load(path) for path in paths), key=lambda record: record.parameters["seed"])
     *first, last = (f"{record.metrics['truthful_ratio']:.1f}" for record in records)
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"{', '.join(first)} and {last}" in readme
+    page = " ".join((ROOT / "docs/start.md").read_text(encoding="utf-8").split())
+    assert f"{', '.join(first)} and {last}" in page
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_differences_in_the_readme_are_on_record():
+def test_the_differences_in_the_documentation_are_on_record():
     differences = [found for path in ACCEPTANCE for found in rounded(RunRecord.load(path).metrics["differences"])]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
-    signed = [found for found in ESTIMATE.finditer(re.sub(r" +", " ", readme)) if found[1][0] in "+−"]
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8").replace("\n", " ")
+    signed = [found for found in ESTIMATE.finditer(re.sub(r" +", " ", page)) if found[1][0] in "+−"]
     assert signed
     for found in signed:
         (numbers,) = printed(found[0])
