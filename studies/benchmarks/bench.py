@@ -14,7 +14,6 @@ busy with other things; several processes are always timed by the wall clock. Th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -24,9 +23,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.evaluation.evaluate import evaluate
@@ -43,6 +43,7 @@ from dynagent.team.agents import Truthful
 from dynagent.team.votes import MajorityVote
 from studies.benchmarks.cases import Case, CountingModel, InstantModel
 from studies.benchmarks.rows import CLOCK, Row, between_marks, exponent, in_turn, markdown, row, seconds, table
+from studies.common.program import choose, program
 from studies.common.record import load_record, place_of, record_path
 
 ROOT = project_root()
@@ -262,7 +263,7 @@ def bare_scores(model: Any, requests: list[Any]) -> None:
 def memory(folder: Path) -> Iterator[Row]:
     """What the caches hold, measured in a process of its own."""
     for mode, shared in (("options", "two kinds of agents share calls"), ("text", "every agent its own call")):
-        found = json.loads(program("memory.py", mode))
+        found = json.loads(printed_by("memory.py", mode))
         name = f"memory of 1,000 questions x 64 agents, {shared}"
         yield Row(f"{name}, cached", found["cached"], "MB", "<= 200")
         yield Row(f"{name}, at its peak", found["peak"], "MB", "<= 200")
@@ -272,13 +273,13 @@ def processes(folder: Path) -> Iterator[Row]:
     """An optimiser step, 4 questions, in one and in two processes of one core each."""
     lines = {"head": "the head, features cached", "lora": "LoRA on SmolLM2-135M"}
     for number in (1, 2):
-        found = json.loads(program("processes.py", MODEL, number=number))
+        found = json.loads(printed_by("processes.py", MODEL, number=number))
         for kind, line in lines.items():
             name = f"step of {line}, {number} process{'es' if number > 1 else ''}"
             yield row(name, found[kind], "ms", against="processes", at=number, line=line)
 
 
-def program(name: str, argument: str, number: int = 1) -> str:
+def printed_by(name: str, argument: str, number: int = 1) -> str:
     """What a program beside this one prints, run in so many processes as `torchrun` would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -324,10 +325,12 @@ def machine() -> Environment:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
-    chosen = parser.parse_args(arguments).only or list(PARTS)
+@program
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="measure this part anew, and keep the others")] = None,
+) -> None:
+    """Measure what a run costs beside its language models: `make bench`."""
+    chosen = choose(only or (), list(PARTS), "part")
     os.environ["TQDM_DISABLE"] = "1"
     path, page = record_path(KIND), ROOT / "docs" / "benchmarks.md"
     record = load_record(KIND) if path.exists() else Record(kind=KIND, command=place_of(KIND).command)
@@ -365,4 +368,4 @@ def circumstances(part: str) -> Origin:
 LOAD = round(os.getloadavg()[0], 1)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,7 +24,11 @@ def program(command: Callable[..., Any]) -> Callable[..., int]:
     app.command()(command)
 
     def main(arguments: Sequence[str] | None = None) -> int:
-        name = f"python -m {command.__module__}"
+        module = command.__module__
+        if module == "__main__":
+            spec = sys.modules[module].__spec__
+            module = spec.name if spec else module
+        name = f"python -m {module}"
         try:
             app(None if arguments is None else list(arguments), prog_name=name)
         except SystemExit as ended:  # at its end, too
