@@ -326,9 +326,7 @@ def machine() -> Environment:
 
 
 @program
-def main(
-    only: Annotated[list[str] | None, typer.Option(help="measure this part anew, and keep the others")] = None,
-) -> None:
+def main(only: Annotated[list[str] | None, typer.Option(help="measure only this part anew")] = None) -> None:
     """Measure what a run costs beside its language models: `make bench`."""
     chosen = choose(only or (), list(PARTS), "part")
     os.environ["TQDM_DISABLE"] = "1"
