@@ -59,7 +59,7 @@ class RunConfig(TrainConfig):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     bias_speed: Positive = 3.0  # agents on real, small language models are hard to tell apart
-    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    preset: Literal["smoke", "laptop", "replay", "paper"] = "laptop"
     dataset: Literal["mmlu", "cmmlu", "mixed", "sample"] = "mmlu"
     data_source: str = "package"
     cmmlu_source: str = "hub"
@@ -145,7 +145,7 @@ class RunConfig(TrainConfig):
         """What runs the main notebook with these parameters: those are named that the preset does not give."""
         preset = RunConfig.from_parameters({"preset": self.preset}).to_dict()
         changed = {name: value for name, value in self.to_dict().items() if value != preset[name] or name == "dataset"}
-        if self.preset != "laptop":
+        if self.preset != "replay":  # the notebook's own
             changed = {"preset": self.preset} | changed
         options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())
         return f"papermill notebooks/train.ipynb out.ipynb {options}"

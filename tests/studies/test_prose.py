@@ -39,7 +39,7 @@ TEXTS = {
     "notebooks/frontier.ipynb": ("frontier",),
 }
 # What is trained in the notebook itself, in front of the reader.
-NOT_ON_RECORD = {"notebooks/your_own.ipynb"}
+NOT_ON_RECORD = {"notebooks/your_own.ipynb", "notebooks/train.ipynb"}  # these print their own
 NUMBER = r"[+−-]?\d*\.?\d+"
 INTERVAL = re.compile(rf"\[({NUMBER}), ({NUMBER})\](?!\()")
 BEFORE = 60  # characters before an interval, in which its mean stands
