@@ -20,8 +20,8 @@ class Budget:
     """Tokens, read and written, that one process may pay for; replies that are on record cost nothing.
 
     What a call may cost at most is set aside before it, and afterwards what it has cost counts: what the model says,
-    and never less than the texts themselves have (`least_tokens`). Attempts that failed do not say what they cost, and
-    count as nothing.
+    or where that is nothing, what the texts themselves have at least (`least_tokens`). Attempts that failed do not say
+    what they cost, and count as nothing.
 
     Attributes:
         paid: tokens of the replies so far.
@@ -58,7 +58,7 @@ class Budget:
 
 def _cost(request: Request, reply: Reply) -> int:
     read, written = least_tokens(prompt_text(request.prompt)), least_tokens(reply.text or "")
-    return max(reply.prompt_tokens, read) + max(reply.completion_tokens, written)
+    return (reply.prompt_tokens or read) + (reply.completion_tokens or written)
 
 
 def least_tokens(text: str) -> int:
