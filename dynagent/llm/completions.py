@@ -92,8 +92,8 @@ def written(body: Mapping[str, Any], request: Request, begun: str = "") -> Reply
     if not isinstance(message, dict) or not message.keys() & _MESSAGE:
         raise UnreadableError(json.dumps(body))
     text = clean(_content(message.get("content"), body).removeprefix(begun))
-    reason = choice.get("finish_reason")
-    reason = _ENDS.get(str(reason).lower(), reason)
+    reason = str(choice.get("finish_reason")).lower()
+    reason = _ENDS.get(reason, reason)
     if not text and message.get("refusal"):
         reason = "content_filter"
     counts = usage(body, prompt_text(request.prompt), text)

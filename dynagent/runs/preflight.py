@@ -21,7 +21,8 @@ from dynagent.execution.runner import Runner, used_llms
 from dynagent.learning.loop import training_plan
 from dynagent.llm.base import Request
 from dynagent.llm.endpoints import is_served
-from dynagent.llm.local import TOKENS_PER_BATCH, refused_in_a_sentence
+from dynagent.llm.loading import refused_in_a_sentence
+from dynagent.llm.local import TOKENS_PER_BATCH
 from dynagent.llm.store import Recorded
 from dynagent.runs.build import build_graph, load_split_questions
 from dynagent.runs.config import RunConfig
