@@ -106,6 +106,11 @@ def load_whole(name: str, folder: str, dtype: torch.dtype, trust_remote_code: bo
     finally:
         logging.set_tqdm_hook(hook)
         logging.set_verbosity(verbosity)
+    if quantised and getattr(model, "hf_quantizer", None) is None:
+        raise ValueError(
+            f"{name} is quantised with {quantised}, which transformers does not know: name another model, with its "
+            "package where it needs one (pip install), or one that is not quantised."
+        )
     _check_report(name, folder, report)
     return model, tokenizer
 
