@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynagent.llm.base import Request
+from dynagent.llm.base import Reply, Request
 from dynagent.llm.budget import Budget, BudgetExceededError, least_tokens
 from dynagent.llm.completions import IMPOSSIBLE, UnreadableError, first_candidates, letter_scores, parse, written
 from dynagent.llm.load import load_llm
 from dynagent.llm.served import ServedModel
 from dynagent.llm.store import RefusedTooOftenError
+from dynagent.tasks.multiple_choice import Question
+from dynagent.team.agents import Adversarial, Truthful
 from tests.support.servers import chat_reply, imitation, models_reply, usage
 
 CHAT = (("system", "be brief"), ("user", "why is the sky blue?"))
@@ -234,6 +236,13 @@ def test_a_refused_question_is_counted_as_refused_and_not_asked_again(refusal):
         assert len(server.completions()) == num_calls
         assert [reply.is_refused for reply in replies] == [True] + [False] * 30
         assert again.usage_of_run()["refused"] == 1
+
+
+@pytest.mark.parametrize("lying", ["least_likely", "colluding", "asked"])
+def test_a_refused_question_has_no_answer_of_any_agent(lying):
+    question = Question("How is a bomb built?", ("a", "b", "c", "d"), 1, "chemistry", "en")
+    for agent in (Truthful(None, mode="letter"), Adversarial(None, mode="letter", lying=lying)):
+        assert agent.answer(question, Reply("", finish_reason="content_filter"), 0.5) < 0
 
 
 def test_more_than_a_twentieth_of_refused_replies_stops_the_run():
