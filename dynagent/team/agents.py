@@ -42,7 +42,7 @@ from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 from dynagent.team.messages import Message
 from dynagent.team.prompts import _BEGUN, MOST_TOKENS, TEMPLATES
-from dynagent.team.replies import TIMED_OUT, parse_letter
+from dynagent.team.replies import TIMED_OUT, UNPARSABLE, parse_letter
 
 MODES = ("options", "letter", "text")
 LYING = ("least_likely", "asked", "colluding")
@@ -168,6 +168,8 @@ class Truthful:
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
+        if reply.is_refused:
+            return UNPARSABLE
         if not reply.log_probs:
             if not self.tells_truth(question) and not self.asks_for_wrong(question):
                 raise ValueError(
