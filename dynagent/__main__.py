@@ -51,7 +51,8 @@ def preflight(run: RunFile) -> None:
 @app.command()
 def summary(notebook: Annotated[Path, typer.Argument(help="A notebook that papermill executed.")]) -> None:
     """Print where an executed notebook left its record, figures and policy, and the accuracies."""
-    from dynagent.runs.record import readable, run_folder
+    from dynagent.runs.paths import readable
+    from dynagent.runs.record import run_folder
     from dynagent.runs.record import summary as summary_of_run
 
     def lines() -> str:

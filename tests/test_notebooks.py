@@ -186,9 +186,9 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
     config = RunConfig.from_parameters(options)
     record = RunRecord.load(run_folder(config) / "record.json")
     assert record.parameters == config.to_dict()
-    assert record.questions["evaluation"]["n"] == 64
-    assert len(record.history) == config.steps(record.questions["training"]["n"])
-    assert all(len(source["sha256"]) == 64 for source in record.sources)
+    assert record.questions["evaluation"].n == 64
+    assert len(record.history) == config.steps(record.questions["training"].n)
+    assert all(len(used.sha256) == 64 for used in record.inputs)
     assert {"training", "edge_probs", "by_area", "graphs"} == {
         p.stem for p in (run_folder(config) / "figures").iterdir()
     }

@@ -109,7 +109,7 @@ def test_a_replay_gives_the_numbers_of_the_live_run(small, tmp_path, changes):
         assert getattr(records[0], part) == getattr(records[1], part), part
     assert records[0].timing["model_calls"] > 0
     assert records[1].timing["model_calls"] == 0
-    assert {source["kind"] for source in records[1].sources} == {"record"}
+    assert {used.kind for used in records[1].inputs} == {"record"}
     assert records[0].history[0]["utility"] != records[0].history[-1]["utility"]
 
 
@@ -177,12 +177,12 @@ def test_a_run_from_recordings_needs_neither_home_nor_network_nor_model(nowhere,
     assert main(["train", str(tmp_path / "run.json")]) == 0
     assert "accuracy on 60 held-out questions" in capsys.readouterr().out
     saved = RunRecord.load(run_folder(RunConfig.from_parameters(parameters)) / "record.json")
-    assert [source["kind"] for source in saved.sources] == ["record"] * 6
-    assert all(source["location"].startswith("results/recordings/") for source in saved.sources)
+    assert [used.kind for used in saved.inputs] == ["record"] * 6
+    assert all(used.location.startswith("results/recordings/") for used in saved.inputs)
     assert saved.timing["model_calls"] == saved.timing["edge_llm_forwards"] == 0
     (usage,) = (use for name, use in saved.usage.items() if name.startswith("agents"))
     assert usage["distinct_calls"] == 2 * (40 + 60)  # asked for the right option, and for a wrong one
-    assert 0.2 < saved.metrics["wirings"]["truthful agents only (told, not learned)"]["accuracy"]["mean"] < 0.8
+    assert 0.2 < saved.metrics["wirings"]["truthful agents only (told, not learned)"]["accuracy"].mean < 0.8
     assert list(nowhere.rglob("*")) == []
 
 
