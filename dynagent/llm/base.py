@@ -66,13 +66,29 @@ class OriginRequest(Request):
 
 @dataclass(frozen=True)
 class Reply:
-    """Text, or the total log-probability (in nats) and the number of tokens of every option."""
+    """Text, or the total log-probability (in nats) and the number of tokens of every option.
+
+    Attributes:
+        finish_reason: why a server's reply ended where it did not end by itself: "length" at its bound of tokens,
+            "content_filter" where a filter refused the question or the reply, "tool_calls" where it called a tool.
+    """
 
     text: str | None = None
     log_probs: tuple[float, ...] | None = None
     option_tokens: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    finish_reason: str | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a written reply ended at its bound of tokens."""
+        return self.finish_reason == "length"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a filter refused the question or the reply."""
+        return self.finish_reason == "content_filter"
 
     @property
     def tokens(self) -> int:

@@ -19,12 +19,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from string import ascii_letters, ascii_lowercase
 
-from dynagent.team.statements import DENIED, MENTIONED, SET_OFF, STATED, Mention, OptionTexts, mentions
+from dynagent.team.statements import DENIED, MENTIONED, SET_OFF, STATED, Mention, OptionTexts, Prose
 from dynagent.team.thoughts import without_thoughts
 
 UNPARSABLE = -1
 TIMED_OUT = -3  # there was no reply; -2 is `dynagent.team.votes.NOT_ASKED`
 CUT_OFF = -4  # the reply ended before an answer: in its thoughts, or at its token limit
+REFUSED = -5  # a server's filter refused the question or the reply
+CUT_OFF_ADVICE = "ended before an answer, in thoughts or at their token limit: raise max_new_tokens."
 MOST_CHARACTERS = 3000  # of prose that are read at each end of a reply: answers stand there
 
 
@@ -172,8 +174,8 @@ def _value(text: str, num_options: int, texts: OptionTexts) -> int | None:
 
 
 _CORRECTION = re.compile(
-    r"\b(?:wait|actually|correction|sorry|scratch that|let me (?:re\w+|correct|check)|on second thoughts?|i misread|"
-    r"(?=final (?:answer|choice|decision)\b))|等等|更正|(?=最[终終后後]的?(?:答案|选择))",
+    r"\b(?:wait|no,|actually|correction|sorry|scratch that|let me (?:re\w+|correct|check)|on second thoughts?|"
+    r"i misread|(?=final (?:answer|choice|decision)\b))|等等|更正|(?=最[终終后後]的?(?:答案|选择))",
     re.IGNORECASE,
 )
 
@@ -189,7 +191,7 @@ def _in_prose(text: str, num_options: int, texts: OptionTexts, least: int) -> in
     bare = text.strip(" \n().*:`'\"[]{}$_!?,;。")
     if len(bare) == 1 and bare in ascii_letters:
         return ascii_lowercase.index(bare.lower())
-    named = mentions(text, num_options, texts)
+    named = Prose(text, num_options, texts).mentions()
     denied = {mention.option for mention in named if mention.strength == DENIED}
     for strength in range(STATED, least - 1, -1):
         level = [m for m in named if m.strength == strength and (strength == STATED or m.option not in denied)]

@@ -1,17 +1,18 @@
 """Which options a piece of prose names, and whether it states, denies or only mentions them.
 
-A *mention* is a letter that stands alone, several of them that are joined ("A or B"), or an option's text. What stands
-to its left and right decides what it is:
+An option is named by a letter that stands alone, or by its text; letters may be joined ("A or B"). What stands before
+and after the name decides what is said of it:
 
     the answer is B         stated: a word such as "answer", and nothing but linking words between
     B seems right           stated: a verb and praise
+    B. Paris                stated: at the beginning, or on the last line alone
     it cannot be B          denied: a negation, and nothing but linking words between
     B is wrong, 选项B错误    denied
-    (is it B?)              asked: no statement
-    A noble gas             no mention: any letter before a small word that is no verb is a word of the sentence
+    is it B?                asked: no statement
+    A noble gas             no name: any letter before a small word that is no verb is a word of the sentence
 
-Every pattern is anchored at the mention and sees at most `WINDOW` characters, so that no text takes quadratic time.
-All letters are read alike.
+All letters are read alike. Each pattern runs over the text once or sees the `WINDOW` characters beside a name, so that
+no text takes quadratic time.
 """
 
 from __future__ import annotations
@@ -21,97 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-WINDOW = 80
-_JOINED = "0-9A-Za-zÀ-ɏ\u0300-\u036f"  # what a letter that stands alone does not touch: digits, Latin script, accents
-_ALONE = rf"(?<![{_JOINED}])(?<![{_JOINED}]['_-]){{}}(?!['_-]?[{_JOINED}])"
-_LETTER = re.compile(_ALONE.format("[A-Za-z]"))
-_AND = r"(?:\s*(?:,\s*)?\b(?:and|or|nor|und|oder|et|ou|y|o)\s+|\s*(?:[/&、和与與及]|以及|或者?|还是)\s*)"
-_MARK = r"""[\s"'*_`()\[\]{}<>$\\|~「」『』【】《》]"""
-_MENTION = re.compile(
-    _ALONE.format("[A-Za-z]")
-    + rf"(?:[)\]\"'*]{{0,3}}(?:{_AND}|\s*,\s*)(?:(?:option|choice)\s+)?[(\[\"'*]{{0,3}}{_ALONE.format('[A-Z]')})*"
-)
+from dynagent.team import vocabulary as say
 
-_NOUN = r"answers?|ans\b\.?|solution|conclusion|selection|guess|vote|verdict|prediction"
-_OPTION = r"options?|choices?|letter|statement"
-_GOOD = r"correct|right|best|final|proper|appropriate"
-_VERB = (
-    r"choos(?:e|ing)|chose|select(?:ed|ing)?|pick(?:ed|ing)?|(?:go|going|went) (?:for|with)|opt(?:ing)? for|"
-    r"vot(?:e|ing) for|settl(?:e|ing) (?:on|for)|say|conclude"
-)
-_IT = r"(?:it|that|this)(?:'s| is)|(?:must|should|would|will|has to|have to|ought to) be|c'est"
-_ABROAD = (
-    r"réponse|respuesta|antwort|lösung|risposta|resposta|antwoord|svar|vastaus|odpowiedź|jawaban|cevap|đáp án|ответ|"
-    r"відповідь|答案|答え|解答|回答|正解|정답|답|الإجابة|الجواب|उत्तर|(?:故|应|應|应该|因此|所以|我)?[选選](?![项項])[择擇]?|"
-    r"[选選][项項](?=\s*(?:[:是为為]|应))|正确的?(?:是|为)"
-)
-_LINK = (
-    r"(?:[\s:=>→⇒,.\"'*_`()\[\]{}「」『』【】《》<$\\|~#–—-]|\b(?:is|be|are|would|should|must|will|has|to|therefore|thus|then|hence|"
-    r"clearly|obviously|definitely|certainly|likely|probably|most|indeed|simply|just|still|option|choice|letter|answer|"
-    r"number|the|est|es|ist|è|é|adalah|это|text|textbf|mathrm|mathbf|boxed)\b|[是应應该該为為はが는은이]|选项|選項|هي|هو|है)*"
-)
-_STATED_LEFT = re.compile(
-    rf"(?:\b(?:{_NOUN}|(?:{_GOOD}|my) (?:{_OPTION})|(?:{_OPTION})(?=\s*(?:[:=]|is\b|would\b|should\b|must\b))|{_VERB}|"
-    rf"{_IT}|so|therefore|thus|hence)\b|∴|⇒|=>|→|(?:^|\n)[\s*-]*[✓✔✅]|{_ABROAD}){_LINK}$",
-    re.IGNORECASE,
-)
-_FILLER = (
-    r"(?:[\s:\"'*_`()\[\]]|\b(?:be|been|being|is|it|it's|the|answers?|an?|options?|choices?|letter|correct|right|best|"
-    r"likely|really|think|believe|that|choos(?:e|ing)|select(?:ing)?|pick(?:ing)?|go(?:ing)?|with|say|any|of|both|"
-    r"either|necessarily|possibly|have|would|could|for|es|la|die|der)\b|是|选|選|择|能|可能|应|该|答案|项)*"
-)
-_DENIED_LEFT = re.compile(
-    r"(?:\b(?:not|never|cannot|neither|nor|without|except|excluding|exclude[sd]?|unlike|(?:rather|other) than|"
-    r"instead of|as opposed to|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?|"
-    r"dismiss(?:es|ed|ing)?|discard(?:s|ed|ing)?|none of|anything but|all but|no way|(?<!no )doubt|pas|nicht|no es|не)\b|n't\b|"
-    rf"不|非|排除|≠|!=|(?:^|\n)[\s*-]*[✗✘❌]|\b(?:wrong|incorrect|false) (?:{_NOUN}|{_OPTION})\b{_LINK}){_FILLER}$",
-    re.IGNORECASE,
-)
-_BE = (
-    r"(?:(?:is|are|was|were|seems?|looks?|appears?|sounds?|feels?|(?:must|should|would|will|could|can|may|might|"
-    r"has to|have to) be|est|es|ist|это)\b\s*)"
-)
-_VERY = (
-    r"(?:(?:also|clearly|obviously|both|all|definitely|simply|therefore|thus|hence|just|indeed|certainly|probably|"
-    r"likely|very|quite|so|then|to be|like|the|an?|my|only|single|most|more|far|much|too|rather|plainly|itself|la|le|el|die|der)\s+)*"
-)
-_AFTER = r"^[)\]\"'*_`]*\s*(?:[:–—-]\s*)?(?:(?:选项|選項|项|項)\s*)?"
-_DENIED_RIGHT = re.compile(
-    rf"{_AFTER}(?:{_BE}{_VERY}(?:never\b|out\b(?! of)|not\b(?! (?:wrong|incorrect|only|bad)))|"
-    rf"{_BE}?{_VERY}(?:wrong|incorrect|false|invalid|untrue|inaccurate|impossible|unlikely|implausible|"
-    r"irrelevant|ruled out|eliminated|excluded|rejected|fausse?|falsch|falsa|incorrect[ao]|неверн|неправильн|не\b|✗|✘|❌)|(?:can|could|may|might|must|should) be "
-    r"(?:ruled out|eliminated|excluded|rejected|dismissed|discarded)|\w{2,6}n't\b|n'est pas|no es|"
-    r"(?:does|do|did|can|could|will|would|should|has|have|may|must)\s?not\b|(?:fails?|contradicts?|violates?)\b|"
-    r"(?:是|为|都|均|也|明显|显然|的|说法|则|就|は)*(?:错|錯|不|有误|排除|非|未|无法|没有|間違|誤|違)|では?な[いく]|×)",
-    re.IGNORECASE,
-)
-_STATED_RIGHT = re.compile(
-    rf"{_AFTER}(?:{_BE}{_VERY}(?:right(?!-)|correct|true|best|better|answer|choice|accurate|likely|appropriate|"
-    r"plausible|suitable|fitting|valid|option|solution|good|reasonable|sensible|closest|fine|richtig|juste|correct[ae])\b|"
-    r"it is\b|[✓✔✅]|(?:是|为|的|说法|最|才|就|が|は)*(?:正确|正確|对|對|合适|符合|恰当|答案|正解|正し))",
-    re.IGNORECASE,
-)
-_SINGULAR = re.compile(r"^[)\]\"'*_`]*\s*(?:is|was|seems|looks|appears|sounds|has|does|fails|contradicts|isn't)\b")
-_IF = re.compile(r"\b(?:if|whether|suppose|supposing|assuming|were|could it be)\s+(?:it (?:is|were)\s+)?[(\[\"'*]*$", re.I)
-_EITHER = re.compile(r"\b(?:n?or|oder|ou)\b")
-_ASKED = re.compile(r"^[^.!?\n。！;]{0,80}\?")
-# Small words that may follow a letter that names an option; "A cat", "I think" and "B flat" are none.
-_GOES_ON = frozenset(
-    "is are was were isn't aren't wasn't seems seem looks look appears appear sounds because since as due so but and or "
-    "nor not while whereas if that which too also only alone best right wrong correct incorrect fits matches works "
-    "makes states says describes means refers represents gives contains contradicts fails shows includes involves "
-    "mentions suggests implies explains violates corresponds remains does doesn't can't cannot isn't won't has it here instead overall definitely clearly obviously probably "
-    "likely for rather than es est ist".split()
-)
-_NEXT_WORD = re.compile(r"^[\"'*_`]{0,3}\s+([a-z][a-z']*)(?:\s+(?:not\s+)?(be|have|fit|make|match|work)\b)?")
-_MODALS = frozenset("would should must will can could may might".split())
-_NAMED_AFTER = re.compile(r"\b(?:vitamin|hepatitis|group|type|plan|figure|class|grade|schedule|section|part)\s+$", re.I)
-_CALLED = re.compile(rf"(?:\b(?:{_OPTION}|answer)\s*|[选選][项項]?\s*)[(\[\"'*]*$", re.IGNORECASE)
-_ENDS = re.compile(rf"^{_MARK}*(?:$|[\n.,:;!)。、，；=–—-](?!\d)|(?:because|since|as|due)\b)")
-_BEGINS = re.compile(rf"^(?:{_MARK}|[#.:,>•–—-])*(?:(?:{_OPTION}|[选選][项項]?)\s*)?[\s(\[\"'*:]*$", re.IGNORECASE)
-_OPENING = ("(", "[", '"', "'", "*", "`", "{", "「", "【", "《")
-_CLOSING = re.compile(r"^[.):]?[)\]\"'*`}」】》]")
-_TO_TEXT = re.compile(rf"(?:{_MARK}|[.:,–—-])*")
+WINDOW = 80
+DENIED, ASKED, MENTIONED, SET_OFF, STATED = range(5)
 
 
 @dataclass(frozen=True)
@@ -129,17 +43,20 @@ class Mention:
     is_text: bool = False
 
 
-DENIED, ASKED, MENTIONED, SET_OFF, STATED = range(5)
-
-
 class OptionTexts:
-    """The options' texts, to be found in a reply: whole words, in any case, the longest one first."""
+    """The options' texts, to be found in a reply: whole words, in any case, the longest one first.
+
+    >>> OptionTexts(["iron", "iron oxide"]).spans("It is iron oxide.")
+    [(6, 16, 1)]
+    """
 
     def __init__(self, texts: Sequence[str] = ()) -> None:
         normal = [_normal(text) for text in texts]
         # Two equal texts name no option, and a single letter is a letter.
         self._indices = {
-            text: index for index, text in enumerate(normal) if normal.count(text) == 1 and not _LETTER.fullmatch(text)
+            text: index
+            for index, text in enumerate(normal)
+            if normal.count(text) == 1 and not say.LETTER.fullmatch(text)
         }
         words = sorted(filter(None, self._indices), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_whole_words, words)), re.IGNORECASE) if words else None
@@ -161,101 +78,138 @@ def _normal(text: str) -> str:
 
 def _whole_words(text: str) -> str:
     """A pattern for a text that is no part of a longer word or number; Chinese has no blanks between words."""
-    before = rf"(?<![{_JOINED}])" if re.match(rf"[{_JOINED}]", text) else ""
-    after = rf"(?![{_JOINED}])" if re.search(rf"[{_JOINED}]$", text) else ""
+    before = rf"(?<![{say.JOINED}])" if re.match(rf"[{say.JOINED}]", text) else ""
+    after = rf"(?![{say.JOINED}])" if re.search(rf"[{say.JOINED}]$", text) else ""
     before += r"(?<!\d[.,])(?<![-−])" if text[0].isdigit() else ""
     after += r"(?![.,]\d)" if text[-1].isdigit() else ""
     return before + r"\s+".join(map(re.escape, text.split())) + after
 
 
-def mentions(text: str, num_options: int, texts: OptionTexts) -> list[Mention]:
-    """All options that a piece of prose names, letters first, with how strongly it does."""
-    spans = texts.spans(text)
-    ends = {(begin, option): end for begin, end, option in spans}
-    covered = bytearray(len(text))
-    for begin, end, _ in spans:
-        covered[begin:end] = b"\1" * (end - begin)
-    last_line = text.rstrip().rfind("\n") + 1
-    listed = _lists_all(text, num_options)
-    named: list[Mention] = []
-
-    for match in _MENTION.finditer(text):
-        if covered[match.start()]:
-            continue
-        left, end = text[max(0, match.start() - WINDOW) : match.start()], match.end()
-        letters = [match[0][0], *(letter for letter in _LETTER.findall(match[0][1:]) if letter.isupper())]
-        options = [ascii_uppercase.index(letter.upper()) for letter in letters]
-        own_text = end + len(_TO_TEXT.match(text[end : end + WINDOW])[0])
-        if end_of_text := ends.get((own_text, options[-1])):
-            end = end_of_text
-        right = text[end : end + WINDOW]
-        begins = not named and match.start() < WINDOW and bool(_BEGINS.match(text[: match.start()]))
-        if not end_of_text and not _is_label(letters[0], left, right, begins):
-            continue
-        if len(options) == 1 and options[0] >= num_options:  # the number of a statement ("I is true"), a unit, a name
-            labelled = (begins and re.match(r"[).:](?:\s|$)", right)) or _STATED_LEFT.search(left)
-            if letters[0].islower() or not labelled:
-                continue
-        alone = len(options) == 1 and not listed
-        stands = (begins and bool(end_of_text or _ENDS.match(right))) or (
-            0 < last_line <= match.start()
-            and bool(_BEGINS.match(text[last_line : match.start()][-WINDOW:]))
-            and not right.strip(" *_`.()[]\"'$")
-        )
-        if len(options) > 1 and _SINGULAR.match(right) and not _EITHER.search(match[0]):  # "it is B, and A is wrong"
-            named += [Mention(option, _strength(left, "", False)) for option in options[:-1]]
-            left, options = "", options[-1:]
-        strength = _strength(left, right, alone and stands)
-        if strength == DENIED and len(options) > 1 and not re.search(_AND, match[0]):  # "not A, B"
-            named += [Mention(option, MENTIONED) for option in options[1:]]
-            options = options[:1]
-        named += [Mention(option, strength) for option in options]
-
-    for begin, end, option in spans:
-        left, right = text[max(0, begin - WINDOW) : begin], text[end : end + WINDOW]
-        stands = not named and begin < WINDOW and bool(_BEGINS.match(text[:begin]) and _ENDS.match(right))
-        strength = _strength(left, right, stands)
-        if strength == STATED and not _goes_on(right):
-            strength = MENTIONED
-        named.append(Mention(option, strength, is_text=True))
-    return named
-
-
-def _strength(left: str, right: str, stands: bool) -> int:
-    """How strongly an option is named, from what is to the left and to the right of its name.
+class Prose:
+    """A text with the names of options in it.
 
     Args:
-        stands: whether it is where answers are, at the beginning or on the last line.
+        num_options: letters beyond them are numbers of statements ("I is true"), units or names, unless stated.
+        texts: of the options.
     """
-    if _DENIED_LEFT.search(left) or _DENIED_RIGHT.match(right):
-        return DENIED
-    if _IF.search(left) or _ASKED.match(right):
-        return ASKED
-    if stands or _STATED_LEFT.search(left) or _STATED_RIGHT.match(right):
-        return STATED
-    if left.endswith(_OPENING) and _CLOSING.match(right):
-        return SET_OFF
-    return MENTIONED
+
+    def __init__(self, text: str, num_options: int, texts: OptionTexts) -> None:
+        self.text = text
+        self.num_options = num_options
+        self.spans = texts.spans(text)
+        self._stated = _reached(say.STATED_BEFORE, text)
+        self._denied = _reached(say.DENIED_BEFORE, text)
+        self._last_line = text.rstrip().rfind("\n") + 1
+        self._has_list = _lists_all(text, num_options)
+
+    def mentions(self) -> list[Mention]:
+        """All options that are named, letters first."""
+        covered = bytearray(len(self.text))
+        for begin, end, _ in self.spans:
+            covered[begin:end] = b"\1" * (end - begin)
+        text_ends = {(begin, option): end for begin, end, option in self.spans}
+        named: list[Mention] = []
+        for match in say.LETTERS_JOINED.finditer(self.text):
+            if not covered[match.start()]:
+                named += self._by_letters(match, text_ends, is_first=not named)
+        by_text = [
+            Mention(option, self._text_strength(begin, end, not named), True) for begin, end, option in self.spans
+        ]
+        return named + by_text
+
+    def _by_letters(self, match: re.Match[str], text_ends: dict[tuple[int, int], int], is_first: bool) -> list[Mention]:
+        begin, end = match.span()
+        letters = [match[0][0], *(letter for letter in say.LETTER.findall(match[0][1:]) if letter.isupper())]
+        options = [ascii_uppercase.index(letter.upper()) for letter in letters]
+        gap = say.BETWEEN_LETTER_AND_TEXT.match(self.text, end, end + WINDOW)
+        own_text = text_ends.get((gap.end() if gap else end, options[-1]), 0)  # where it ends, behind its letter
+        end = own_text or end
+        at_beginning = is_first and self._is_beginning(0, begin)
+        if not own_text and not self._is_label(letters[0], begin, end, at_beginning):
+            return []
+        if (
+            len(options) == 1
+            and options[0] >= self.num_options
+            and not self._is_stated_beyond(begin, end, at_beginning)
+        ):
+            return []
+        after = self.text[end : end + WINDOW]
+        stands = (at_beginning and bool(own_text or say.ENDS_AFTER.match(after))) or (
+            0 < self._last_line <= begin
+            and self._is_beginning(self._last_line, begin)
+            and not after.strip(" *_`.()[]\"'$\n")
+        )
+        before: list[Mention] = []
+        strength = self._strength(begin, end, stands and len(options) == 1 and not self._has_list)
+        if len(options) > 1 and say.SINGULAR_AFTER.match(after) and not say.EITHER.search(match[0]):
+            # "it is B, and A is wrong": what follows is said of the last one alone
+            strength_of_others = self._strength(begin, len(self.text), False)
+            before = [Mention(option, strength_of_others) for option in options[:-1]]
+            strength = self._strength(end, end, False)
+            options = options[-1:]
+        if strength == DENIED and len(options) > 1 and not re.search(say.AND, match[0]):  # "not A, B"
+            before = [Mention(option, MENTIONED) for option in options[1:]]
+            options = options[:1]
+        return before + [Mention(option, strength) for option in options]
+
+    def _text_strength(self, begin: int, end: int, is_first: bool) -> int:
+        after = self.text[end : end + WINDOW]
+        stands = is_first and self._is_beginning(0, begin) and bool(say.ENDS_AFTER.match(after))
+        strength = self._strength(begin, end, stands)
+        return MENTIONED if strength == STATED and not _goes_on(after) else strength
+
+    def _strength(self, begin: int, end: int, stands: bool) -> int:
+        """How strongly an option is named there.
+
+        Args:
+            stands: whether it is where answers are, at the beginning or on the last line.
+        """
+        before, after = self.text[max(0, begin - WINDOW) : begin], self.text[end : end + WINDOW]
+        if self._denied[begin] or say.DENIED_AFTER.match(after):
+            return DENIED
+        if say.SUPPOSED_BEFORE.search(before[-24:]) or say.ASKED_AFTER.match(after):
+            return ASKED
+        if stands or self._stated[begin] or say.STATED_AFTER.match(after):
+            return STATED
+        return SET_OFF if before.endswith(say.OPENING) and say.CLOSING.match(after) else MENTIONED
+
+    def _is_beginning(self, line: int, begin: int) -> bool:
+        """Whether nothing but marks, or a word such as "option", stands between the beginning of a line and a name."""
+        return begin - line < WINDOW and bool(say.BEGINNING.match(self.text[line:begin]))
+
+    def _is_label(self, letter: str, begin: int, end: int, at_beginning: bool) -> bool:
+        """Whether a letter that stands alone names an option, and is no word or name of the sentence."""
+        before, after = self.text[max(0, begin - 24) : begin], self.text[end : end + WINDOW]
+        if before.endswith(say.OPENING) and say.CLOSING.match(after):
+            return True
+        called = bool(say.CALLED_BEFORE.search(before))
+        if letter.isupper():
+            return called or (_goes_on(after) and not say.NAMED_BEFORE.search(before))
+        if called:
+            return _goes_on(after)
+        if at_beginning:
+            return bool(re.match(r"[)\].:](?:\s|$)|$", after))
+        ended = bool(re.match(r"[)\]\"'*_`}.:,;!。、，$]*(?:\s|$)", after))
+        return ended and not say.NEXT_WORD.match(after) and bool(self._stated[begin])
+
+    def _is_stated_beyond(self, begin: int, end: int, at_beginning: bool) -> bool:
+        marked = at_beginning and bool(re.match(r"[).:](?:\s|$)", self.text[end : end + 2]))
+        return self.text[begin].isupper() and (marked or bool(self._stated[begin]))
 
 
-def _is_label(letter: str, left: str, right: str, begins: bool) -> bool:
-    """Whether a letter that stands alone names an option, and is no word or name of the sentence."""
-    if left.endswith(_OPENING) and _CLOSING.match(right):
-        return True
-    called = bool(_CALLED.search(left))
-    if letter.isupper():
-        return called or (_goes_on(right) and not _NAMED_AFTER.search(left))
-    if called:
-        return _goes_on(right)
-    ended = bool(re.match(r"[)\]\"'*_`}.:,;!。、，$]*(?:\s|$)", right))
-    marked = bool(re.match(r"[)\].:](?:\s|$)|$", right))
-    return (begins and marked) or (ended and not _NEXT_WORD.match(right) and bool(_STATED_LEFT.search(left)))
+def _reached(pattern: re.Pattern[str], text: str) -> bytearray:
+    """For every place whether such words lead up to it."""
+    reached = bytearray(len(text) + 1)
+    for match in pattern.finditer(text):
+        begin, end = match.span("reach")
+        reached[begin : end + 1] = b"\1" * (end + 1 - begin)
+    return reached
 
 
-def _goes_on(right: str) -> bool:
+def _goes_on(after: str) -> bool:
     """Whether a sentence goes on after the name of an option, and not after an article, a pronoun or part of a name."""
-    word = _NEXT_WORD.match(right)
-    return word is None or word[1] in _GOES_ON or (word[1] in _MODALS and bool(word[2]))
+    word = say.NEXT_WORD.match(after)
+    return word is None or bool(say.GOES_ON.match(after, word.end()))
 
 
 def _lists_all(text: str, num_options: int) -> bool:

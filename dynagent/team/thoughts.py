@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-# Tags as models write them: <think>, </thinking>, <|begin_of_thought|>, <|END_THINKING|>, ◁think▷, [THINK], &lt;think&gt;.
+# Tags as models write them: <think>, </thinking>, <|begin_of_thought|>, <|END_THINKING|>, ◁think▷, [THINK],
+# &lt;think&gt;, and any of them under another model's prefix.
 _TAG = (
-    r"(?:[<◁]|&lt;|\[(?=/?THINK\]))\s{0,3}\|?\s{0,3}(?P<end>/|end_(?:of_)?)?(?:begin_(?:of_)?|start_(?:of_)?)?(?:\w{1,20}:)?"
+    r"(?:[<◁]|&lt;|\[(?=/?THINK\]))\s{0,3}\|?\s{0,3}"
+    r"(?P<end>/|end_(?:of_)?)?(?:begin_(?:of_)?|start_(?:of_)?)?(?:\w{1,20}:)?"
     r"(?P<name>think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|deliberation|scratchpad|(?:inner_|internal_)?"
     r"monologue|chain_of_thought|cot)(?P<last>_end)?(?:_start|_begin)?(?:\s[^<>]{0,80}?)?\s{0,3}(?P<empty>/)?\|?"
     r"\s{0,3}(?:[>▷]|&gt;|\])"
