@@ -65,6 +65,7 @@ def train(
     runner: ExecutesGraphs | None = None,
     accelerator: Accelerator | None = None,
     checkpoint: Checkpoint | None = None,
+    on_rows: Callable[[list[dict[str, float]]], None] | None = None,
 ) -> History:
     """Train an edge policy in place.
 
@@ -78,6 +79,7 @@ def train(
         checkpoint: where the main process saves the state from time to time, and from where a killed training goes
             on to the same weights, bit for bit. (In several processes whose agents read each other, the batches of
             their calls may be others than without the kill.)
+        on_rows: takes the new rows of the history whenever there are some, for a tracker.
 
     Raises:
         ValueError: if there are no questions, or none to hold out, the processes cannot share a batch evenly or do not
@@ -138,8 +140,11 @@ def train(
         unseen.append((numbers, ids))
         due = iteration + 1 == len(order) or (saving is not None and saving.is_due)
         if due or len(unseen) >= LOOK_EVERY[accelerator.device.type != "cpu"]:
-            state.rows += _look(unseen, len(state.rows))
+            new = _look(unseen, len(state.rows))
+            state.rows += new
             unseen.clear()
+            if on_rows is not None:
+                on_rows(new)
             bar.set_postfix_str(f"utility {state.rows[-1]['utility']:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
             _keep_the_best(state, graph, [questions[i] for i in held_out], inputs[held_out], config.cost_weight)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -16,10 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
-from dynagent.learning.config import TrainConfig
 from dynagent.llm.base import check_finite
 
 CARD = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")  # a template, for saved policies
+
+
+class LearningRates(Protocol):
+    """How fast the parts of a policy are trained: those parameters of a training that concern it."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def bias_speed(self) -> float: ...
+
+    @property
+    def backbone_learning_rate(self) -> float: ...
 
 
 class Policy(
@@ -41,7 +53,7 @@ class Policy(
     def fit_standardization(self, features: Tensor) -> None:
         """Adapt to the training questions' features, [n, H], before training; by default, not at all."""
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
         """What is trained, in groups of parameters with their learning rate, as an optimiser takes them."""
         return [{"params": list(self.parameters()), "lr": config.learning_rate}]
 

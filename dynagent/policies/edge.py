@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
-from dynagent.learning.config import TrainConfig
 from dynagent.llm.reading import QuestionReader, RecordedReader
-from dynagent.policies.base import Policy, initial_probability, logit, team_of
+from dynagent.policies.base import LearningRates, Policy, initial_probability, logit, team_of
 
 
 class EdgePolicy(Policy):
@@ -114,7 +113,7 @@ class EdgePolicy(Policy):
             )
         return self.reader
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
         """The weights, and the bias at `bias_speed` times their learning rate."""
         return [
             {"params": [self.head.weight], "lr": config.learning_rate},

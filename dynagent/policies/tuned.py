@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
-from dynagent.learning.config import TrainConfig
 from dynagent.llm.local import PADDING, batches_of_similar_length, read_out, token_ids
 from dynagent.llm.reading import QuestionReader, RecordedReader
+from dynagent.policies.base import LearningRates
 from dynagent.policies.edge import EdgePolicy
 from dynagent.progress import progress
 
@@ -110,7 +110,7 @@ class TunedEdgePolicy(EdgePolicy):
         shown = progress(cut, desc="reading questions", unit="batch", disable=len(cut) < 4)
         return torch.cat([read_out(self.language_model, some)[self.readout] for some in shown])[places]
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
         """The head at `learning_rate`, what is trained of the language model at `backbone_learning_rate`."""
         trained = [parameter for parameter in self.language_model.parameters() if parameter.requires_grad]
         return [*super().parameter_groups(config), {"params": trained, "lr": config.backbone_learning_rate}]
@@ -145,6 +145,6 @@ def with_adapters(language_model: nn.Module, rank: int, seed: int) -> nn.Module:
         ) from None
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear")
     with torch.random.fork_rng(devices=[]):  # peft draws from the global generator of the CPU
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         adapted: nn.Module = inject_adapter_in_model(config, language_model)
     return adapted

@@ -1,8 +1,9 @@
 """What a run costs beside its language models, as a table: `make bench`.
 
-Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the README's table of goals; five
-minutes on two cores. Values are medians, with quartiles; what is compared is measured in the same run, in turn. A goal
-is about the value. "The released code" was measured on two cores with agents that answer at once; of a range the middle
+Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the table of goals in
+docs/benchmarks.md; five minutes on two cores. Values are medians, with quartiles; what is compared is measured in the
+same run, in turn. A goal is about the value. "The released code" was measured on two cores with agents that answer at
+once; of a range the middle
 is the reference. Only tokens/s, calls, and the steps with LoRA need a real language model:
 SmolLM2-135M-Instruct, which is downloaded like anywhere else.
 
@@ -329,7 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
     chosen = parser.parse_args(arguments).only or list(PARTS)
     os.environ["TQDM_DISABLE"] = "1"
-    path, readme = record_path(KIND), ROOT / "README.md"
+    path, page = record_path(KIND), ROOT / "docs" / "benchmarks.md"
     record = load_record(KIND) if path.exists() else Record(kind=KIND, command=place_of(KIND).command)
     parts = {part: [one for one in record.numbers.get("rows", []) if one["part"] == part] for part in PARTS}
     for part in chosen:
@@ -347,11 +348,9 @@ def main(arguments: list[str] | None = None) -> None:
     from studies.benchmarks.figure import save_cost_figure
 
     save_cost_figure(here, ROOT / "results" / "figures")
-    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(rows)):
-        readme.write_text(new, encoding="utf-8")
-    print(
-        f"Written: {path.relative_to(ROOT)}, results/figures/cost.png, and the table in {readme.name}, if it has one."
-    )
+    if new := between_marks(page.read_text(encoding="utf-8"), markdown(rows)):
+        page.write_text(new, encoding="utf-8")
+    print(f"Written: {path.relative_to(ROOT)}, results/figures/cost.png and the table in {page.relative_to(ROOT)}.")
 
 
 def circumstances(part: str) -> Origin:

@@ -127,11 +127,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-MARKS = ("<!-- make bench -->\n", "<!-- /make bench -->")  # in the README, around the table
+MARKS = ("<!-- make bench -->\n", "<!-- /make bench -->")  # in docs/benchmarks.md, around the table
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows that have a goal, as a table for the README."""
+    """The rows that have a goal, as a table for docs/benchmarks.md."""
     lines = ["| what | goal | measured | released code |", "|---|---|---|---|"]
     for one in rows:
         if one["met"] is None:
@@ -144,7 +144,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def between_marks(text: str, new: str | None = None) -> str | None:
-    """What stands between the README's marks, or with `new`, the text with that in its place; None without marks."""
+    """What stands between the marks, or with `new`, the text with that in its place; None without marks."""
     before, begin, rest = text.partition(MARKS[0])
     old, end, after = rest.partition(MARKS[1])
     if not end:

@@ -74,7 +74,7 @@ def measure(tune: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         load_world("mixture", Path(resolve_path("results/recordings")), seed, options.num_train), options.num_per_domain
     )
     config = TrainConfig(**settings)
-    config = replace(config, num_iterations=options.passes * config.steps(len(world.train_questions)))
+    config = config.replace(num_iterations=options.passes * config.steps(len(world.train_questions)))
     reader = QuestionReader.load(BACKBONE)
     policy = make_policy(tune, reader, world, config.stream("init"))
     if tune == "head":
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=160, help="training questions")
     parser.add_argument("--num-per-domain", type=int, default=20, help="held-out questions of each of ten subjects")
     parser.add_argument("--passes", type=int, default=1, help="over the training questions")
-    parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate, help="of the head")
+    parser.add_argument("--learning-rate", type=float, default=TrainConfig().learning_rate, help="of the head")
     parser.add_argument("--backbone-learning-rate", type=float, help=f"for all; else {BACKBONE_LEARNING_RATES}")
     parser.add_argument("--output", default=place_of(KIND).path)
     options = parser.parse_args()

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -86,10 +86,10 @@ class Case:
 
     def learn(self, dynamic: bool, cost_weight: float) -> Tensor:
         """Who votes in the most probable graphs of a policy that is trained with this cost: [n, N] bool."""
-        config = replace(self.config, cost_weight=cost_weight)
+        config = self.config.replace(cost_weight=cost_weight)
         policy: Policy = self.make_dynamic()
         if not dynamic:
-            config = replace(config, learning_rate=STATIC_LEARNING_RATE)
+            config = config.replace(learning_rate=STATIC_LEARNING_RATE)
             policy = StaticEdgePolicy.for_graph(self.graph)
         train(policy, self.graph, self.train_questions, config, runner=self.runner)
         return policy.edge_logits_of(self.eval_questions)[:, self.graph.decision_edges] >= 0

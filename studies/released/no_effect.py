@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def measure(of: Probs, num_seeds: int) -> Outcome:
         experiment = build(of.setting, seed)
         pairs = {"dynamic": (experiment.policy, experiment.config), "static": static_policy(experiment)}
         for name, (policy, config) in pairs.items():
-            config = replace(config, num_iterations=NUM_ITERATIONS)
+            config = config.replace(num_iterations=NUM_ITERATIONS)
             train(policy, experiment.graph, experiment.train_questions, config, runner=experiment.runner)
             logits = policy.edge_logits_of(experiment.eval_questions)[:, experiment.graph.decision_edges]
             found[name].append(logits.sigmoid().flatten().numpy())

@@ -103,7 +103,7 @@ TEAMS = [
 def test_a_replay_gives_the_numbers_of_the_live_run(small, tmp_path, changes):
     live, replay = both_configs(small, tmp_path, edge_policy="static", **changes)
     if live.dataset == "cmmlu":
-        live = replace(live, data_source=small.cmmlu)
+        live = live.replace(data_source=small.cmmlu)
     records = [RunRecord.load(run_experiment(config, "make this") / "record.json") for config in (live, replay)]
     for part in ("questions", "metrics", "usage", "history"):
         assert getattr(records[0], part) == getattr(records[1], part), part
@@ -201,7 +201,7 @@ def test_every_data_set_has_its_splits_by_default():
 def test_the_mixed_data_set_is_half_and_half():
     base = RunConfig(data_source="recordings", dataset="mixed")
     for limit, sizes in ((1, (1, 0)), (2, (1, 1)), (7, (4, 3)), ("all", (500, 500))):
-        questions = load_split_questions(replace(base, eval_limit=limit))[1]
+        questions = load_split_questions(base.replace(eval_limit=limit))[1]
         assert [q.language for q in questions] == ["en", "zh"] * sizes[1] + ["en"] * (sizes[0] - sizes[1])
         halves = {"en": load_recorded(RECORDINGS, "mmlu", "test"), "zh": load_recorded(RECORDINGS, "cmmlu", "test")}
         for language, half in halves.items():
@@ -222,7 +222,7 @@ def test_another_seed_on_what_is_loaded_is_a_run_of_its_own(nowhere):
     config = RunConfig(data_source="recordings", **QWEN, train_limit=40, eval_limit=50, num_iterations=5)
     first = prepare(config)
     train_all(first)
-    second, fresh = again(first, seed=3, num_adversarial=6), prepare(replace(config, seed=3, num_adversarial=6))
+    second, fresh = again(first, seed=3, num_adversarial=6), prepare(config.replace(seed=3, num_adversarial=6))
     assert second.config == fresh.config
     assert second.train_questions is first.train_questions
     assert second.reader is first.reader
@@ -255,7 +255,7 @@ def test_descriptions_of_every_team_are_on_record_for_an_agent_aware_head(team):
 @pytest.mark.usefixtures("nowhere")
 def test_colluders_agree_and_are_never_right(agents):
     config = RunConfig(data_source="recordings", adversary="colluding", train_limit=1, eval_limit=200, **agents)
-    for whole in (prepare(config), prepare(replace(config, dataset="mixed", team="languages"))):
+    for whole in (prepare(config), prepare(config.replace(dataset="mixed", team="languages"))):
         questions = whole.eval_questions
         full = whole.graph.full().expand(len(questions), 1, -1, -1)
         whole.runner.prepare(questions)

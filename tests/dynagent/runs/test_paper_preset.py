@@ -34,6 +34,16 @@ from dynagent.viz.plots import plot_edge_probs
 from tests.support.chat_models import CHAT_KINDS, save_chat_model, save_model_with_own_code
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def published_precision():
+    """As on the GPU that the preset is for, whatever is faster on this processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dynagent.llm.local.faster_precision", lambda device: "bfloat16")
+        yield
+
+
 KINDS = sorted(CHAT_KINDS)
 NUM_TRAIN, NUM_EVAL, STEPS = 8, 4, 5
 SAMPLE = [*load_questions("sample", "train"), *load_questions("sample", "test")]

@@ -1,4 +1,4 @@
-"""Records: saved whole, found again by their parameters, and the committed ones say what the README prints."""
+"""Records: saved whole, found again by their parameters, and the committed ones say what docs/start.md prints."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,14 +226,14 @@ def test_every_other_parameter_is_part_of_the_name():
     }  # fmt: skip
     base = RunConfig()
     without_effect = base.to_dict().keys() - base.identity().keys()
-    assert without_effect == {"output_dir", "resume", "concurrency", "token_budget"}
+    assert without_effect == {"output_dir", "resume", "concurrency", "token_budget", "log_with"}
     assert changed.keys() | without_effect | {"second_agent_llm", "communicate"} == base.to_dict().keys()
-    runs = [replace(base, **{name: value}) for name, value in changed.items()]
-    runs += [replace(base, team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
+    runs = [base.replace(**{name: value}) for name, value in changed.items()]
+    runs += [base.replace(team="two_models", second_agent_llm=name) for name in ("a/b", "c/d")]
     talking = {"agent_mode": "text", "estimator": "leave_one_out"}
-    runs += [replace(base, communicate=communicate, **talking) for communicate in (False, True)]
+    runs += [base.replace(communicate=communicate, **talking) for communicate in (False, True)]
     assert len({run_folder(run).name for run in (base, *runs)}) == len(runs) + 1
-    same = replace(base, output_dir="elsewhere", concurrency=2, token_budget=1000)
+    same = base.replace(output_dir="elsewhere", concurrency=2, token_budget=1000, log_with="tensorboard")
     assert run_folder(same).name == run_folder(base).name
 
 
@@ -409,10 +408,10 @@ def rounded(found: dict) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_readme_prints_what_the_records_hold():
+def test_the_documentation_prints_what_the_records_hold():
     records = {team_of(path): RunRecord.load(path) for path in ACCEPTANCE if "-seed0-" in path.parent.name}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("|") and ESTIMATE.search(line)]
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and ESTIMATE.search(line)]
     assert {row.strip("| ").split(":")[0] for row in rows} == records.keys()
     for row in rows:
         team = row.strip("| ").split(":")[0]
@@ -421,19 +420,19 @@ def test_the_readme_prints_what_the_records_hold():
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_readme_prints_the_ratio_of_every_seed():
+def test_the_documentation_prints_the_ratio_of_every_seed():
     paths = [path for path in ACCEPTANCE if team_of(path) == "adversarial"]
     records = sorted((RunRecord.load(path) for path in paths), key=lambda record: record.parameters["seed"])
     *first, last = (f"{record.metrics['truthful_ratio']:.1f}" for record in records)
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"{', '.join(first)} and {last}" in readme
+    page = " ".join((ROOT / "docs/start.md").read_text(encoding="utf-8").split())
+    assert f"{', '.join(first)} and {last}" in page
 
 
 @pytest.mark.skipif(not ACCEPTANCE, reason="no committed records")
-def test_the_differences_in_the_readme_are_on_record():
+def test_the_differences_in_the_documentation_are_on_record():
     differences = [found for path in ACCEPTANCE for found in rounded(RunRecord.load(path).metrics["differences"])]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
-    signed = [found for found in ESTIMATE.finditer(re.sub(r" +", " ", readme)) if found[1][0] in "+−"]
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8").replace("\n", " ")
+    signed = [found for found in ESTIMATE.finditer(re.sub(r" +", " ", page)) if found[1][0] in "+−"]
     assert signed
     for found in signed:
         (numbers,) = printed(found[0])

@@ -197,9 +197,9 @@ def test_the_first_paragraphs_say_what_the_records_say():
         assert words in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[0].source, name
 
 
-def test_the_readme_prints_the_ledger():
+def test_the_documentation_prints_the_ledger():
     ledger = {row["claim"]: row for row in LEDGER}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("−", "-")
     for claim, digits, sign in (
         ("Gain over static on MMLU + CMMLU: nearly 6 points", 1, "+"),
         ("Gain over static with the sparsity loss: more than 10 points", 1, "+"),
@@ -208,4 +208,19 @@ def test_the_readme_prints_the_ledger():
     ):
         for found in (ledger[claim], ledger[claim]["default"]):
             ours = shown(found["ours"], digits=digits, sign=sign)
-            assert f"| {ours}, {found['verdict']} |" in readme, claim
+            assert f"| {ours}, {found['verdict']} |" in page, claim
+
+
+def test_the_readme_says_what_the_ledger_says_of_the_headline():
+    ledger = {row["claim"]: row for row in LEDGER}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
+    answer = readme.partition("### Does the paper replicate?")[2].partition("##")[0]
+    gain = ledger["Gain over static on MMLU + CMMLU: nearly 6 points"]
+    against_adversaries = ledger["Gain over static against adversaries (follows from the table)"]
+    assert f"gains {gain['default']['ours'].mean:+.1f} points over a static graph" in answer
+    low, high = gain["ours"].ci_low, gain["ours"].ci_high
+    assert f"({gain['ours'].mean:+.1f} points [{low:+.1f}, {high:+.1f}])" in answer
+    assert "the paper prints nearly 6" in answer
+    assert f"where the paper prints {against_adversaries['paper']:.0f}" in answer
+    for recipe in (against_adversaries, against_adversaries["default"]):
+        assert recipe["ours"].ci_low <= 0  # "it gains nothing against adversaries"

@@ -6,7 +6,6 @@ import ast
 import json
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -376,7 +375,7 @@ def parameters_of(name: str) -> dict:
 @pytest.mark.parametrize("name", TEAMS)
 def test_the_notebooks_parameters_are_valid_for_every_preset(name):
     parameters = parameters_of(name)
-    assert set(parameters) <= {field.name for field in fields(RunConfig)}
+    assert set(parameters) <= set(RunConfig.model_fields)
     for preset in PRESETS:
         config = notebook_config(TEAMS[name], parameters | {"preset": preset})
         assert (config.data_source == "recordings") == (preset != "paper")
