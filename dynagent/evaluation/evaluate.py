@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,10 +18,12 @@ from dynagent.policies.base import Policy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
-from dynagent.team.replies import TIMED_OUT, UNPARSABLE
+from dynagent.team.replies import CUT_OFF, CUT_OFF_ADVICE, REFUSED, TIMED_OUT, UNPARSABLE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 CHUNK = 256  # questions whose graphs are held in memory at a time
 
@@ -171,12 +174,21 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
 
 
 def answer_counts(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, int]:
-    """Answers in the full graph: right, wrong, without a letter that could be read, and without a reply in time."""
+    """Answers in the full graph: right, wrong, without an option that could be read, and without a reply in time.
+
+    Where there are any, also replies that ended before an answer, in thoughts or at their token limit ("cut off"), of
+    which a warning says what to do, and those that a server's filter refused.
+    """
     given = runner.run(questions, _everywhere(graph.full(), questions)).answers[:, 0]  # [n, N]
     right = given == torch.tensor([question.answer for question in questions])[:, None]
     kinds = {"right": right, "wrong": (given >= 0) & ~right}
     kinds |= {"unparsable": given == UNPARSABLE, "timed out": given == TIMED_OUT}
-    return {kind: int(found.sum()) for kind, found in kinds.items()}
+    rare = {"cut off": given == CUT_OFF, "refused": given == REFUSED}
+    kinds |= {kind: answers for kind, answers in rare.items() if answers.any()}
+    counts = {kind: int(answers.sum()) for kind, answers in kinds.items()}
+    if "cut off" in counts:
+        log.warning("%d of %d replies of the agents %s", counts["cut off"], given.numel(), CUT_OFF_ADVICE)
+    return counts
 
 
 def difference(one: Evaluation, other: Evaluation) -> Estimate:

@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         utility: [B, K] float, the probability that the team's answer is right (ties are split).
-        answers: [B, K, N] option indices, `UNPARSABLE` or `NOT_ASKED`.
+        answers: [B, K, N] option indices; negative where there is none, `NOT_ASKED` or as `dynagent.team.replies` says.
         asked: [B, K, N] bool, the agents whose answer reaches the decision, over agents that read or at once: the
             others are not called.
         option_probs: [B, K, C] float, the vote's outcome.

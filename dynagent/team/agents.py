@@ -12,13 +12,14 @@ An agent is any object with
 
 The classes below are such agents.
 
-Every agent answers a multiple-choice question with the index of an option, or not at all (`UNPARSABLE`).
+Every agent answers a multiple-choice question with the index of an option, or not at all (a negative number).
 With `mode` an agent chooses how its language model is asked:
 
 - "options": the likelihood of each option's text after the question, per token. It is the default, since it
   works for small models that cannot name letters.
 - "letter": the likelihood of the letters A, B, C, D as the first token of the reply.
-- "text": a written reply, from which a letter is parsed; of an agent that reads, also a reason of one sentence.
+- "text": a written reply, from which the option is parsed that it names (`dynagent.team.replies`); of an agent that
+  reads, also a reason of one sentence.
 
 In the first two modes one forward gives a distribution, softmax(score / temperature), from which any number of
 agents draw their own answers.
@@ -42,7 +43,7 @@ from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 from dynagent.team.messages import Message
 from dynagent.team.prompts import _BEGUN, MOST_TOKENS, TEMPLATES
-from dynagent.team.replies import TIMED_OUT, UNPARSABLE, parse_letter
+from dynagent.team.replies import REFUSED, TIMED_OUT, parse_reply
 
 MODES = ("options", "letter", "text")
 LYING = ("least_likely", "asked", "colluding")
@@ -117,6 +118,11 @@ class Truthful:
         """How it replies: as its mode says, and if it reads, with a reason where it writes."""
         return "reason" if self.reads and self.mode == "text" else self.mode
 
+    @property
+    def _most_tokens(self) -> int:
+        """Bound of a written reply."""
+        return MOST_TOKENS.get(self._form, Request.max_new_tokens)
+
     def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         """What to ask the language model."""
         form = self._form
@@ -125,13 +131,12 @@ class Truthful:
         heard = "\n".join(["\nOther agents:", *map(str, messages)]) if messages else ""
         kind, hashes = "wrong" if asks_for_wrong else "right", [text and _version(text) for text in (template, heard)]
         origin = (self.mode, kind, hashes[0], question.id, hashes[1])
-        most_tokens = MOST_TOKENS.get(form, Request.max_new_tokens)
         if isinstance(question, RecordedQuestion):
             drawn = self.mode == "text"  # by the model
             return OriginRequest(
                 temperature=self.temperature if drawn else 0.0,
                 sample=sample if drawn else 0,
-                max_new_tokens=most_tokens if drawn else Request.max_new_tokens,
+                max_new_tokens=self._most_tokens if drawn else Request.max_new_tokens,
                 origin=origin,
                 question=question,
             )
@@ -143,7 +148,7 @@ class Truthful:
             return Request(chat, tuple(LETTERS[: len(question.options)]), origin=origin)
         if form == "reason":
             chat = (*chat, ("assistant", _BEGUN))
-        return Request(chat, (), self.temperature, most_tokens, sample, origin)
+        return Request(chat, (), self.temperature, self._most_tokens, sample, origin)
 
     def option_probs(self, question: Any, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
@@ -161,7 +166,7 @@ class Truthful:
         return _softmax(reply.log_probs, tokens, -self.temperature if misleads else self.temperature)
 
     def answer(self, question: Any, reply: Reply, draw: float) -> int:
-        """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
+        """The index of the chosen option, or why there is none, a negative number of `dynagent.team.replies`.
 
         No model of this package leaves a reply out: see `dynagent.llm.served`.
 
@@ -169,7 +174,7 @@ class Truthful:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
         if reply.is_refused:
-            return UNPARSABLE
+            return REFUSED
         if not reply.log_probs:
             if not self.tells_truth(question) and not self.asks_for_wrong(question):
                 raise ValueError(
@@ -178,10 +183,12 @@ class Truthful:
                 )
             if reply.text is None:
                 return TIMED_OUT
-            text = reply.text
+            text, options = reply.text, question.options
             if self._form == "reason":  # which may itself name options, and be cut off
-                text = (_BEGUN + text).partition('"reason"')[0]
-            return parse_letter(text, len(question.options))
+                begun = "" if '"answer"' in text else _BEGUN  # a model that thinks first writes all of it
+                text = (begun + text).partition('"reason"')[0]
+            at_limit = reply.is_cut_off or reply.completion_tokens >= self._most_tokens
+            return parse_reply(text, len(options), options, at_limit)
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)
 

@@ -105,7 +105,8 @@ class Explorer:
     def table(self, view: View) -> pd.DataFrame:
         """A row an agent: the probability that the decision hears it, and its answer if it is asked."""
         heard = [f"{prob:.2f}" for prob in view.edge_probs[self.graph.decision_edges].tolist()]
-        said = [*LETTERS, "no reply", "not asked", "no letter"]  # the last three by their negative indices
+        # The last ones by their negative indices: see `dynagent.team.replies`.
+        said = [*LETTERS, "refused", "cut off", "no reply", "not asked", "no letter"]
         rows = {"P(heard)": heard, "answer": [said[answer] for answer in view.answers.tolist()]}
         return pd.DataFrame(rows, [f"{number} {node.name}" for number, node in enumerate(self.graph.nodes[:-1], 1)])
 
