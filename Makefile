@@ -82,29 +82,41 @@ train: install ## train on MMLU in notebooks/train.ipynb (ARGS="-p num_iteration
 record: install ## record a language model's answers for replay (ARGS="--cmmlu FOLDER" adds CMMLU; hours on two cores)
 	$(BIN)/python -m studies.recordings.record $(ARGS)
 
+# The workflow: pytask makes what is stale, and nothing else. See studies/README.md. ARGS goes to pytask: ARGS="-k paper"
+# chooses by name. A study of one record spreads its seeds over two processes (-n 1); of several, its records.
+PYTASK := $(BIN)/python -m pytask build
+
+.PHONY: stale
+stale: install ## which records, figures and tables no longer follow from code and inputs (status 1 if any)
+	@$(BIN)/python -m studies.common.stale
+
+.PHONY: studies
+studies: install ## make all records, the ledger and the figures that are stale (hours if all are; resumable)
+	$(PYTASK) $(ARGS)
+
+.PHONY: accept-records
+accept-records: install ## DECLARE all present products as made by the present code: only after numbers were compared
+	$(BIN)/python -m studies.common.accept $(ARGS)
+
 .PHONY: learner
-learner: install ## what every recipe learns in the known-answer worlds: results/learner.json (ARGS="--seeds 3")
-	$(BIN)/python -m studies.worlds.measure $(ARGS)
-	$(BIN)/python -m studies.gallery.figures learner_headroom learner_sparsity
+learner: install ## what every recipe learns in the known-answer worlds, and its figures (half an hour)
+	$(PYTASK) -m worlds -n 1 $(ARGS)
 
 .PHONY: experiments
-experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each: results/experiments (half an hour; resumable)
-	$(BIN)/python -m studies.table2.run $(ARGS)
+experiments: install ## the cells of Table 2 from recorded answers, 20 seeds each, and their figures (half an hour)
+	$(PYTASK) -m table2 $(ARGS)
 
 .PHONY: crosswords
-crosswords: install ## static and dynamic policies in the simulated crosswords world: results/crosswords.json (10 minutes)
-	$(BIN)/python -m studies.crosswords.measure $(ARGS)
+crosswords: install ## static and dynamic policies in the simulated crosswords world (10 minutes)
+	$(PYTASK) -m crosswords -n 1 $(ARGS)
 
 .PHONY: record-crosswords
 record-crosswords: install ## a language model's replies to the 20 crosswords under fixed graphs (an hour on two idle cores; resumable)
 	$(BIN)/python -m studies.crosswords.answers $(ARGS)
 
 .PHONY: ablations
-ablations: install ## what the paper's numbers hang on: results/ablations (half an hour; resumable; ARGS="--preset smoke")
-	$(BIN)/python -m studies.readings.embedding $(ARGS)
-	$(BIN)/python -m studies.released.measure $(ARGS)
-	$(BIN)/python -m studies.released.no_effect $(ARGS)
-	$(BIN)/python -m studies.readings.model_size $(ARGS)
+ablations: install ## what drives the paper's numbers: results/ablations (half an hour)
+	$(PYTASK) -m "readings or released" $(ARGS)
 
 .PHONY: read
 read: install ## let other and untrained edge LLMs read the questions (ARGS="--cmmlu FOLDER"; an hour on two cores)
@@ -112,27 +124,27 @@ read: install ## let other and untrained edge LLMs read the questions (ARGS="--c
 
 .PHONY: claims
 claims: install ## the ledger of the paper's claims, from the records: results/claims.json and claims.md
-	$(BIN)/python -m studies.ledger.claims $(ARGS)
+	$(PYTASK) -m ledger $(ARGS)
 
 .PHONY: communication
-communication: install ## what edges between agents earn, in a world and on record: results/communication.json (ARGS="--preset smoke")
-	$(BIN)/python -m studies.communication.measure $(ARGS)
+communication: install ## what edges between agents earn, in a world and on record (ten minutes)
+	$(PYTASK) -m communication -n 1 $(ARGS)
 
 .PHONY: record-communication
 record-communication: install ## record agents that read each other, for `make communication` (an hour on two cores; resumable)
 	$(BIN)/python -m studies.communication.recording $(ARGS)
 
 .PHONY: frontier
-frontier: install ## accuracy against tokens: results/frontier.json (ten minutes; ARGS="--preset smoke")
-	$(BIN)/python -m studies.frontier.measure $(ARGS)
+frontier: install ## accuracy against tokens (ten minutes)
+	$(PYTASK) -m frontier -n 1 $(ARGS)
 
 .PHONY: figures
-figures: install ## draw all figures of the experiments from their records: results/figures (ARGS="adversaries frontier")
-	$(BIN)/python -m studies.gallery.figures $(ARGS)
+figures: install ## all figures of the studies: results/figures (ARGS="-k adversaries")
+	$(PYTASK) -m figure $(ARGS)
 
 .PHONY: idea
-idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
-	$(BIN)/python -m studies.idea.measure $(ARGS)
+idea: install ## what a trained policy makes of two real questions, and figure 1 (a minute)
+	$(PYTASK) -m idea -n 1 $(ARGS)
 
 .PHONY: site
 site: install ## the documentation, all notebooks and the API as pages to browse, without a network: build/site/index.html

@@ -14,7 +14,6 @@ busy with other things; several processes are always timed by the wall clock. Th
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -24,9 +23,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.evaluation.evaluate import evaluate
@@ -43,6 +43,7 @@ from dynagent.team.agents import Truthful
 from dynagent.team.votes import MajorityVote
 from studies.benchmarks.cases import Case, CountingModel, InstantModel
 from studies.benchmarks.rows import CLOCK, Row, between_marks, exponent, in_turn, markdown, row, seconds, table
+from studies.common.program import choose, program
 from studies.common.record import load_record, place_of, record_path
 
 ROOT = project_root()
@@ -101,13 +102,13 @@ def training(folder: Path) -> Iterator[Row]:
         questions, repeats = case.questions[:num_questions], 3
         point = {"against": "questions", "at": num_questions}
         samples = [seconds(partial(case.train, "auto", num_questions)) for _ in range(repeats)]
-        released = STATIC_ITERATION[16] * 200 / 1000 if num_questions == 800 else None
+        reference = STATIC_ITERATION[16] * 200 / 1000 if num_questions == 800 else None
         yield row(
             f"training, one pass over {num_questions:,} questions, cached",
             samples,
             "s",
-            reference=released,
-            compared_with=f"{RELEASED}, static" if released else "",
+            reference=reference,
+            compared_with=f"{RELEASED}, static" if reference else "",
             line="training, one pass",
             **point,
         )
@@ -118,7 +119,7 @@ def training(folder: Path) -> Iterator[Row]:
 
 def drawing(folder: Path) -> Iterator[Row]:
     """One graph, all edges decided, in a batch of 64 at p = 1/2; and two dense cliques with nothing between them."""
-    medians = {}
+    medians: dict[int, float] = {}
     for num_agents in (8, 16, 32, 64, 128, 256):
         graph = AgentGraph([Truthful(None)] * num_agents, MajorityVote())
         samples = draw(graph, torch.zeros(1, graph.num_edges), repeats=5)
@@ -128,6 +129,7 @@ def drawing(folder: Path) -> Iterator[Row]:
         drawn = row(
             f"drawing one graph of {num_agents} agents, all edges", samples, "ms", goal=goal, **released, **point
         )
+        assert drawn.value is not None
         medians[num_agents] = drawn.value
         yield drawn
     yield Row(
@@ -170,13 +172,11 @@ def calls(folder: Path) -> Iterator[Row]:
 def counted(case: Case, what: str, took: float | None = None) -> Iterator[Row]:
     """Calls over distinct calls, and questions read over distinct questions."""
     asked, read = case.model.asked, case.model.read
-    generations, forwards = {"reference": 6386 / 284}, {"reference": 800 / 284}
-    if took is None:
-        generations = forwards = {"reference": None}
+    generations, forwards = (None, None) if took is None else (6386 / 284, 800 / 284)
     name = f"LLM calls / distinct LLM calls, {what} ({len(set(asked)):,} distinct)"
-    yield Row(name, len(asked) / len(set(asked)), "", "== 1", **generations, compared_with=RELEASED if took else "")
+    yield Row(name, len(asked) / len(set(asked)), "", "== 1", generations, RELEASED if took else "")
     name = f"backbone forwards / distinct questions, {what} ({len(set(read)):,} distinct)"
-    yield Row(name, len(read) / len(set(read)), "", "== 1", **forwards, compared_with=RELEASED if took else "")
+    yield Row(name, len(read) / len(set(read)), "", "== 1", forwards, RELEASED if took else "")
     if took:
         yield Row(f"200 iterations on {len(case.questions)} questions, nothing cached, {MODEL}", took, "s")
 
@@ -195,7 +195,7 @@ def tokens(folder: Path) -> Iterator[Row]:
         Recorded(model, folder / f"{next(fresh)}.jsonl").reply(requests)
 
     texts = [question.render() for question in questions]
-    prompts = [request.prompt for request in requests]
+    prompts = [str(request.prompt) for request in requests]
     whole = [prompt + option for request, prompt in zip(requests, prompts, strict=True) for option in request.options]
     loops = [
         ("features", features, partial(bare_features, model, texts), token_count(model, texts),
@@ -263,7 +263,7 @@ def bare_scores(model: Any, requests: list[Any]) -> None:
 def memory(folder: Path) -> Iterator[Row]:
     """What the caches hold, measured in a process of its own."""
     for mode, shared in (("options", "two kinds of agents share calls"), ("text", "every agent its own call")):
-        found = json.loads(program("memory.py", mode))
+        found = json.loads(printed_by("memory.py", mode))
         name = f"memory of 1,000 questions x 64 agents, {shared}"
         yield Row(f"{name}, cached", found["cached"], "MB", "<= 200")
         yield Row(f"{name}, at its peak", found["peak"], "MB", "<= 200")
@@ -273,13 +273,13 @@ def processes(folder: Path) -> Iterator[Row]:
     """An optimiser step, 4 questions, in one and in two processes of one core each."""
     lines = {"head": "the head, features cached", "lora": "LoRA on SmolLM2-135M"}
     for number in (1, 2):
-        found = json.loads(program("processes.py", MODEL, number=number))
+        found = json.loads(printed_by("processes.py", MODEL, number=number))
         for kind, line in lines.items():
             name = f"step of {line}, {number} process{'es' if number > 1 else ''}"
             yield row(name, found[kind], "ms", against="processes", at=number, line=line)
 
 
-def program(name: str, argument: str, number: int = 1) -> str:
+def printed_by(name: str, argument: str, number: int = 1) -> str:
     """What a program beside this one prints, run in so many processes as `torchrun` would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -325,10 +325,12 @@ def machine() -> Environment:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
-    chosen = parser.parse_args(arguments).only or list(PARTS)
+@program
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="measure this part anew, and keep the others")] = None,
+) -> None:
+    """Measure what a run costs beside its language models: `make bench`."""
+    chosen = choose(only or (), list(PARTS), "part")
     os.environ["TQDM_DISABLE"] = "1"
     path, page = record_path(KIND), ROOT / "docs" / "benchmarks.md"
     record = load_record(KIND) if path.exists() else Record(kind=KIND, command=place_of(KIND).command)
@@ -366,4 +368,4 @@ def circumstances(part: str) -> Origin:
 LOAD = round(os.getloadavg()[0], 1)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,7 +10,6 @@ are simulated (each always gives the same letter). Without a CUDA GPU every row'
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -19,9 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
@@ -45,6 +45,7 @@ from dynagent.tasks.multiple_choice import Question
 from dynagent.team.agents import Constant
 from dynagent.team.votes import MajorityVote
 from studies.benchmarks.rows import Row
+from studies.common.program import choose, program
 
 GEMMA_2B = {
     "vocab_size": 256_000,
@@ -147,7 +148,8 @@ class Stopwatch(Runner):
 
     def __init__(self, graph: AgentGraph, device: torch.device, at: tuple[int, int]) -> None:
         super().__init__(graph)
-        self.device, self.at, self.num_calls, self.stamps = device, at, 0, []
+        self.device, self.at, self.num_calls = device, at, 0
+        self.stamps: list[float] = []
 
     def expected_utility(self, *arguments: Any) -> torch.Tensor:
         if self.num_calls in self.at:
@@ -230,7 +232,7 @@ class Bench:
             self.put(f"peak memory, {name}", torch.cuda.max_memory_allocated() / 1e9)
         # Forward 2, backward 2 for what goes through, and 2 more for the weights' own gradient.
         of_weights = {"lora": 4, "full": 6}.get(name)
-        if of_weights:
+        if of_weights and isinstance(policy, TunedEdgePolicy):
             ids = policy.encode(questions[: sizes.batch_size])
             weights = sum(p.numel() for n, p in policy.language_model.named_parameters() if "embed_tokens" not in n)
             self.put_share(f"step, {name}", of_weights * int((ids >= 0).sum()) * weights, step)
@@ -252,11 +254,12 @@ def real_run(folder: str, bench: Bench) -> None:
     bench.put("accuracy of that run, learned", wirings["learned, most probable"]["accuracy"].mean)
 
 
-def measure(options: argparse.Namespace) -> list[Row]:
-    device, sizes = torch.device(options.device), SIZES[options.shape]
+def measure(shape: str, device_name: str, smollm2: str, compiled: bool) -> list[Row]:
+    """All rows; the last on a real training run, where there are weights for it."""
+    device, sizes = torch.device(device_name), SIZES[shape]
     bench, questions = Bench(sizes, device), questions_of(sizes.num_texts)
     model = random_model(sizes.shape, device)
-    bench.reading(model, questions, options.compile)
+    bench.reading(model, questions, compiled)
     with tempfile.TemporaryDirectory() as cache:
         reader = QuestionReader(model, Path(cache) / "features.safetensors")
         graph = AgentGraph([Constant(letter) for letter in "ABCDABCD"], MajorityVote())
@@ -270,36 +273,39 @@ def measure(options: argparse.Namespace) -> list[Row]:
                 except torch.cuda.OutOfMemoryError:
                     print(f"step, {name}: the card's memory is too small; the row stays empty.", flush=True)
             del policy
-    if options.smollm2:
-        real_run(options.smollm2, bench)
+    if smollm2:
+        real_run(smollm2, bench)
     return list(bench.rows.values())
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SIZES, default="gemma-2b")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--smollm2", metavar="FOLDER", help="weights that save_pretrained wrote")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave out torch.compile")
-    parser.add_argument("--output", default="results/bench_gpu.json")
-    options = parser.parse_args(arguments)
-
+@program
+def main(
+    shape: Annotated[str, typer.Option(help="of the models: " + ", ".join(SIZES))] = "gemma-2b",
+    device: Annotated[str, typer.Option(help="cuda or cpu")] = "cuda",
+    smollm2: Annotated[str, typer.Option(help="folder of weights that save_pretrained wrote")] = "",
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="whether to try torch.compile")] = True,
+    output: Annotated[str, typer.Option(help="path of the record")] = "results/bench_gpu.json",
+) -> None:
+    """Measure reading, scoring and training on a GPU: `make bench-gpu`."""
+    choose([shape], list(SIZES), "shape")
+    choose([device], ("cuda", "cpu"), "device")
     os.environ["TQDM_DISABLE"] = "1"
-    found = options.device == "cpu" or torch.cuda.is_available()
-    rows = measure(options) if found else [Row(name, None, unit) for name, unit in ROWS.items()]
-    note = "" if found else "There is no CUDA GPU on this machine: nothing was measured, and every value is empty."
-    command = (
-        "make bench-gpu" if arguments is None else " ".join(["python -m studies.benchmarks.bench_gpu", *arguments])
+    found = device == "cpu" or torch.cuda.is_available()
+    rows = (
+        measure(shape, device, smollm2, compiled) if found else [Row(name, None, unit) for name, unit in ROWS.items()]
     )
+    note = "" if found else "There is no CUDA GPU on this machine: nothing was measured, and every value is empty."
+    given = {"shape": (shape, "gemma-2b"), "device": (device, "cuda"), "smollm2": (smollm2, "")}
+    options = [f"--{name} {value}" for name, (value, default) in given.items() if value != default]
+    command = " ".join(["python -m studies.benchmarks.bench_gpu", *options]) if options else "make bench-gpu"
     record = Record.make(
         kind="benchmarks/gpu",
         command=command,
-        parameters={"shape": options.shape, "device": options.device},
+        parameters={"shape": shape, "device": device},
         numbers={"note": note, "rows": [row.to_dict() for row in rows]},
     )
-    path = record.save(resolve_path(options.output))
+    path = record.save(resolve_path(output))
     print(note or f"written: {path}")
-    return 0
 
 
 if __name__ == "__main__":

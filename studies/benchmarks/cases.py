@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -135,7 +135,9 @@ class Case:
         self.reader.read(self.questions)
         return self
 
-    def train(self, num_iterations: int | str = 200, num_questions: int | None = None, **options: Any) -> EdgePolicy:
+    def train(
+        self, num_iterations: int | Literal["auto"] = 200, num_questions: int | None = None, **options: Any
+    ) -> EdgePolicy:
         """A training of the dynamic policy, on the first questions, or on all."""
         policy = EdgePolicy.from_backbone(self.reader, self.graph)
         config = TrainConfig(num_iterations=num_iterations, batch_size=4, **options)

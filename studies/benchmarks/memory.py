@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Self
 
 from dynagent.tasks.multiple_choice import load_questions
 from studies.benchmarks.cases import Case, InstantModel
@@ -42,7 +43,7 @@ def main() -> None:
     mode = sys.argv[1]  # "options": agents of one kind share a call; "text": every agent makes its own
     questions = load_questions("mmlu", "test", limit=NUM_QUESTIONS)
     model = InstantModel()
-    model.asked = model.read = Nothing()
+    model.asked, model.read = Nothing(), Nothing()
     with tempfile.TemporaryDirectory() as folder:
         case = Case(model, questions, NUM_AGENTS, Path(folder), mode=mode)
         Case(model, questions[:64], NUM_AGENTS, Path(folder, "warm"), mode=mode).prepare()
@@ -55,10 +56,10 @@ def main() -> None:
         sys.stdout.write(json.dumps({"cached": resident() - before, "peak": highest - before}) + "\n")
 
 
-class Nothing:
+class Nothing(list[Any]):
     """A list that stays empty: what the model was given is not counted here."""
 
-    def __iadd__(self, given: object) -> Nothing:
+    def __iadd__(self, given: object) -> Self:  # type: ignore[misc]  # takes anything, and keeps nothing
         return self
 
 

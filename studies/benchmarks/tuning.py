@@ -5,15 +5,16 @@ on MMLU, `dynagent.worlds`), SmolLM2-135M as edge LLM on one CPU core, about 30 
 under results/runs/tuning and not repeated.
 """
 
-import argparse
 import hashlib
 import json
+import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from dynagent.evaluation.statistics import seed_interval
 from dynagent.execution.runner import Runner
@@ -28,6 +29,7 @@ from dynagent.runs.record import Origin, Record
 from dynagent.tasks.multiple_choice import load_questions
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
+from studies.common.program import choose, program
 from studies.common.record import place_of, record_path
 
 KIND = "benchmarks/tuning"
@@ -58,10 +60,29 @@ def make_policy(tune: str, reader: QuestionReader, world: World, seed: int) -> P
     return TunedEdgePolicy.from_backbone(reader, world.graph, tune=tune, init_seed=seed)
 
 
-def measure(tune: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """What all trainings have in common.
+
+    Attributes:
+        num_train: training questions.
+        num_per_domain: held-out questions of each of ten subjects.
+        passes: over the training questions.
+        learning_rate: of the head.
+        backbone_learning_rate: for all recipes; None for that of each in `BACKBONE_LEARNING_RATES`.
+    """
+
+    num_train: int = 160
+    num_per_domain: int = 20
+    passes: int = 1
+    learning_rate: float = TrainConfig().learning_rate
+    backbone_learning_rate: float | None = None
+
+
+def measure(tune: str, seed: int, options: Options) -> dict[str, Any]:
     """One training and what it reached; `seconds` are the training's on the clock, for head with cached features."""
     rate = BACKBONE_LEARNING_RATES[tune] if options.backbone_learning_rate is None else options.backbone_learning_rate
-    settings = {"learning_rate": options.learning_rate, "seed": seed}
+    settings: dict[str, Any] = {"learning_rate": options.learning_rate, "seed": seed}
     if tune != "head":
         settings["backbone_learning_rate"] = rate
     sizes = {"num_train": options.num_train, "num_per_domain": options.num_per_domain, "passes": options.passes}
@@ -116,29 +137,37 @@ def summarise(tune: str, results: list[dict[str, Any]], command: str) -> dict[st
     return row | {"num_seeds": len(results)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--num-train", type=int, default=160, help="training questions")
-    parser.add_argument("--num-per-domain", type=int, default=20, help="held-out questions of each of ten subjects")
-    parser.add_argument("--passes", type=int, default=1, help="over the training questions")
-    parser.add_argument("--learning-rate", type=float, default=TrainConfig().learning_rate, help="of the head")
-    parser.add_argument("--backbone-learning-rate", type=float, help=f"for all; else {BACKBONE_LEARNING_RATES}")
-    parser.add_argument("--output", default=place_of(KIND).path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+DEFAULT = Options()
+SEEDS = (0, 1, 2)
 
-    given = []
-    for name, value in vars(options).items():
-        if value != parser.get_default(name) and name != "output":
-            values = value if isinstance(value, list) else [value]
-            given += [f"--{name.replace('_', '-')}", *map(str, values)]
+
+@program
+def main(
+    recipes: Annotated[list[str] | None, typer.Option(help="may be repeated; of: " + ", ".join(RECIPES))] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="may be repeated; by default 0, 1 and 2")] = None,
+    num_train: Annotated[int, typer.Option(help="training questions")] = DEFAULT.num_train,
+    num_per_domain: Annotated[int, typer.Option(help="held-out, of each of ten subjects")] = DEFAULT.num_per_domain,
+    passes: Annotated[int, typer.Option(help="over the training questions")] = DEFAULT.passes,
+    learning_rate: Annotated[float, typer.Option(help="of the head")] = DEFAULT.learning_rate,
+    backbone_learning_rate: Annotated[
+        float | None, typer.Option(help=f"for all; else {BACKBONE_LEARNING_RATES}")
+    ] = None,
+    output: Annotated[str, typer.Option(help="path of the record")] = place_of(KIND).path,
+) -> None:
+    """Compare training the head, adapters and the whole edge LLM: `make bench-tuning`."""
+    torch.set_num_threads(1)
+    chosen, of_seeds = choose(recipes or (), list(RECIPES), "recipe"), list(seeds or SEEDS)
+    options = Options(num_train, num_per_domain, passes, learning_rate, backbone_learning_rate)
+    given = [*(f"--recipes {recipe}" for recipe in recipes or ()), *(f"--seed {seed}" for seed in seeds or ())]
+    for field in fields(Options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            given.append(f"--{field.name.replace('_', '-')} {value}")
     command = "make bench-tuning" + (f" ARGS='{' '.join(given)}'" if given else "")
     rows = []
     print(f"{'recipe':12}{'headroom':>10}{'95 % interval':>18}{'accuracy':>10}{'edges':>7}{'seconds':>9}")
-    for tune in options.recipes:
-        row = summarise(tune, [measure(tune, seed, options) for seed in options.seeds], command)
+    for tune in chosen:
+        row = summarise(tune, [measure(tune, seed, options) for seed in of_seeds], command)
         headroom = row["headroom"]
         interval = f"[{headroom.ci_low:.2f}, {headroom.ci_high:.2f}]"
         print(
@@ -147,10 +176,10 @@ def main() -> None:
             flush=True,
         )
         rows.append(row)
-    record = Record.make(kind=KIND, command=command, seeds=options.seeds, numbers={"rows": rows})
+    record = Record.make(kind=KIND, command=command, seeds=of_seeds, numbers={"rows": rows})
     origin = Origin(**record.model_dump(include=set(Origin.model_fields)))
-    record.model_copy(update={"parts": {command: origin}}).save(record_path(KIND, options.output))
+    record.model_copy(update={"parts": {command: origin}}).save(record_path(KIND, output))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

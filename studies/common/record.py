@@ -19,20 +19,20 @@ class Place:
 
 # By the kind that is written in the record.
 PLACES = {
-    "worlds": Place("results/learner.json", "make learner"),
-    "crosswords": Place("results/crosswords.json", "make crosswords"),
+    "worlds": Place("results/learner.json", "python -m studies.worlds"),
+    "crosswords": Place("results/crosswords.json", "python -m studies.crosswords"),
     "crosswords/answers": Place("results/crosswords_answers.json", "make record-crosswords"),
-    "communication": Place("results/communication.json", "make communication"),
-    "frontier": Place("results/frontier.json", "make frontier"),
+    "communication": Place("results/communication.json", "python -m studies.communication"),
+    "frontier": Place("results/frontier.json", "python -m studies.frontier"),
     "readings/embedding_ablation": Place(
-        "results/ablations/embedding_ablation.json", "python -m studies.readings.embedding"
+        "results/ablations/embedding_ablation.json", "python -m studies.readings embedding_ablation"
     ),
-    "readings/model_size": Place("results/ablations/model_size.json", "python -m studies.readings.model_size"),
-    "released/as_released": Place("results/ablations/as_released.json", "python -m studies.released.measure"),
-    "released/no_effect": Place("results/ablations/no_effect.json", "python -m studies.released.no_effect"),
+    "readings/model_size": Place("results/ablations/model_size.json", "python -m studies.readings model_size"),
+    "released/as_released": Place("results/ablations/as_released.json", "python -m studies.released as_released"),
+    "released/no_effect": Place("results/ablations/no_effect.json", "python -m studies.released no_effect"),
     "released/header": Place("results/ablations/header.json", "python -m studies.released.header"),
-    "idea": Place("results/idea.json", "make idea"),
-    "ledger": Place("results/claims.json", "make claims"),
+    "idea": Place("results/idea.json", "python -m studies.idea"),
+    "ledger": Place("results/claims.json", "python -m studies.ledger"),
     "benchmarks/costs": Place("results/bench.json", "make bench"),
     "benchmarks/gpu": Place("results/bench_gpu.json", "make bench-gpu"),
     "benchmarks/first_run": Place("results/first_run.json", "make bench-first-run"),
@@ -44,7 +44,7 @@ def place_of(kind: str) -> Place:
     """Where the record of this kind is; a cell of Table 2 is "table2/" and its name."""
     study, _, cell = kind.partition("/")
     if study == "table2":
-        return Place(f"results/experiments/{cell}.json", f"make experiments ARGS='--cells {cell}'")
+        return Place(f"results/experiments/{cell}.json", f"python -m studies.table2 {cell}")
     return PLACES[kind]
 
 

@@ -1,4 +1,4 @@
-"""Do edges between agents earn anything? `make communication` writes results/communication.json.
+"""Do edges between agents earn anything? results/communication.json.
 
 In a world of simulated agents where they should, and on recorded replies of a language model, where voting alone gets
 as many tokens.
@@ -6,12 +6,8 @@ as many tokens.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,6 @@ from dynagent.llm.replay import RecordedAnswers, recorded_file, recorded_source
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
 from dynagent.runs.provenance import questions_digest
 from dynagent.runs.record import Origin, Record
@@ -40,19 +35,13 @@ from dynagent.team.messages import Message
 from dynagent.worlds.hint import accuracy_of_graph, optima
 from dynagent.worlds.hint import make_graph as make_hint_graph
 from dynagent.worlds.teams import load_world
-from studies.common.grid import side_by_side
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
-from studies.common.program import program
-from studies.common.record import load_record, place_of, record_path
+from studies.common.study import Measured, Study
 from studies.communication.team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
-from studies.worlds.measure import FEATURES, RECORDINGS
+from studies.worlds.settings import FEATURES, RECORDINGS
 
-KIND = "communication"
-PRESETS: dict[str, dict[str, int]] = {
-    "smoke": {"seeds": 2, "num_train": 160},
-    "laptop": {"seeds": 20, "num_train": 640},
-}
+NUM_TRAIN = {"smoke": 160, "laptop": 640}  # questions, by preset
 LEARNING_RATE = 0.1
 COLD = 0.2  # a second temperature of the voters, at which they hardly differ
 LEARNERS = {"dynamic, edges": (True, True), "dynamic, votes alone": (True, False), "static, edges": (False, True)}
@@ -61,7 +50,12 @@ LEARNERS = {"dynamic, edges": (True, True), "dynamic, votes alone": (True, False
 # --- the world ---------------------------------------------------------------------------------------
 
 
-def learn_in_world(seed: int, num_train: int) -> dict[str, float]:
+def settings(study: Study, preset: str) -> list[int]:
+    """Numbers of training questions."""
+    return [NUM_TRAIN[preset]]
+
+
+def learn_in_world(num_train: int, seed: int) -> dict[str, float]:
     """Accuracy of the most probable graphs on held-out questions, exact, for every learner."""
     world = load_world("routing", resolve_path(RECORDINGS), seed, num_train)
     readings = RecordedReader(resolve_path(RECORDINGS) / FEATURES)
@@ -84,11 +78,8 @@ def learn_in_world(seed: int, num_train: int) -> dict[str, float]:
     return found
 
 
-def world_part(seeds: int, num_train: int, processes: int) -> dict[str, Any]:
-    """The learners beside what is possible with and without edges between agents."""
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=side_by_side) as pool:
-        futures = [pool.submit(learn_in_world, seed, num_train) for seed in range(seeds)]
-        results = [future.result() for future in progress(futures, desc="world", unit="seed")]
+def world_part(results: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """The learners of all seeds beside what is possible with and without edges between agents."""
     best = {"edges": optima(make_hint_graph(True)), "votes alone": optima(make_hint_graph(False))}
     low, high = best["votes alone"]["dynamic"], best["edges"]["dynamic"]
     per_seed = {name: [result[name] for result in results] for name in results[0]}
@@ -204,46 +195,16 @@ def inputs() -> list[dict[str, Any]]:
     ]
 
 
-def make_record(preset: str, processes: int, only: str | None, output: str) -> Record:
-    """Both parts measured, or one of them, beside the other one as it is on record.
-
-    Args:
-        only: "world" or "real"; None measures both.
-    """
-    chosen = PRESETS[preset]
-    record = Record.make(
-        kind=KIND,
-        command=f"{place_of(KIND).command} ARGS='--preset {preset}'",
-        parameters={"preset": preset},
-        seeds=list(range(chosen["seeds"])),
-    )
+def write(measured: Measured) -> None:
+    """The record: a part on the world, and one on recorded replies."""
+    ((num_train, results),) = measured.outcomes.items()
+    llm = RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", MODEL))
+    numbers = {"world": world_part(results), "real": real_part(measured.num_seeds, llm)}
+    record = Record.make(**measured.origin(), parameters={"preset": measured.preset})
     here = record.model_dump(include={"command", "parameters", "seeds", "code", "environment", "timing"})
-    kept = load_record(KIND, output) if only and record_path(KIND, output).exists() else None
-    parts, numbers = (dict(kept.parts), dict(kept.numbers)) if kept else ({}, {})
-    if only != "real":
-        numbers["world"] = world_part(chosen["seeds"], chosen["num_train"], processes)
-        parts["world"] = Origin.model_validate(here | {"questions": {"training": {"n": chosen["num_train"]}}})
-    if only != "world":
-        llm = RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", MODEL))
-        numbers["real"] = real_part(chosen["seeds"], llm)
-        questions = {"evaluation": questions_digest(recorded_questions(llm))}
-        parts["real"] = Origin.model_validate(here | {"inputs": inputs(), "questions": questions})
-    return record.model_copy(update={"parts": parts, "numbers": with_estimates(plain(numbers))})
-
-
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Measure what edges between agents earn."""
-    parser = argparse.ArgumentParser(prog="python -m studies.communication.measure", description=main.__doc__)
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
-    parser.add_argument("--part", choices=("world", "real"), help="measure this part again, and keep the other")
-    options = parser.parse_args(arguments)
-    record = make_record(options.preset, options.processes, options.part, options.output)
-    record.save(record_path(KIND, options.output))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    questions = {"evaluation": questions_digest(recorded_questions(llm))}
+    parts = {
+        "world": Origin.model_validate(here | {"questions": {"training": {"n": num_train}}}),
+        "real": Origin.model_validate(here | {"inputs": inputs(), "questions": questions}),
+    }
+    record.model_copy(update={"parts": parts, "numbers": with_estimates(plain(numbers))}).save(measured.path)

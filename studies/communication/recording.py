@@ -6,15 +6,15 @@ so that a resumed recording is the same as an undisturbed one; processes may sha
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -108,21 +108,20 @@ def record(llm: Recorded, questions: list[Any], parts: list[int]) -> None:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    parts: Annotated[list[int] | None, typer.Argument(help="of 0 to 7, only these; by default all")] = None,
+) -> None:
     """Record the replies of agents that read each other."""
-    parser = argparse.ArgumentParser(prog="python -m studies.communication.recording", description=main.__doc__)
-    parser.add_argument("--parts", type=int, nargs="+", default=list(range(NUM_PARTS)), help="default: all")
-    options = parser.parse_args(arguments)
+    chosen = parts or list(range(NUM_PARTS))
     questions = short_questions(load_questions("mmlu", "test", limit=1000))
     model = SharedPrefixModel.load(MODEL)
     model.tokens_per_batch = TOKENS_PER_BATCH
     path = resolve_path(FOLDER) / f"{model.identity}.jsonl"
     voter = make_graph(None).team[-1]
     alone = {voter.request(question).key(model.identity) for question in questions}
-    if 0 in options.parts:
+    if 0 in chosen:
         take_over(recorded_file(resolve_path(RECORDINGS), "agent", MODEL), path, alone)
-    record(Recorded(model, path), questions, options.parts)
-    return 0
+    record(Recorded(model, path), questions, chosen)
 
 
 if __name__ == "__main__":

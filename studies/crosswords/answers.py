@@ -7,11 +7,11 @@ record alone, without a model.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 
 from dynagent.artefacts.sources import file_sha256
@@ -99,30 +99,28 @@ def run_graphs(llm: Any) -> tuple[dict[str, Any], BoardRunner]:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    agent_llm: Annotated[str, typer.Option(help="alias, hub id or folder")] = MODEL,
+    edge_llm: Annotated[str, typer.Option(help="alias, hub id or folder")] = "smollm2-135m-instruct",
+    features_only: Annotated[bool, typer.Option(help="record the edge LLM's features and nothing else")] = False,
+    replay: Annotated[bool, typer.Option(help="load no model: all replies have to be on record")] = False,
+    output: Annotated[str, typer.Option(help="path of the record")] = place_of(KIND).path,
+) -> None:
     """Run fixed graphs of a language model's agents on the paper's 20 crosswords, and record every reply."""
-    parser = argparse.ArgumentParser(prog="python -m studies.crosswords.answers", description=main.__doc__)
-    parser.add_argument("--agent-llm", default=MODEL, help="alias, hub id or folder; default: %(default)s")
-    parser.add_argument("--edge-llm", default="smollm2-135m-instruct", help="default: %(default)s")
-    parser.add_argument("--features-only", action="store_true", help="record the edge LLM's features and nothing else")
-    parser.add_argument("--replay", action="store_true", help="load no model: all replies have to be on record")
-    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
-    options = parser.parse_args(arguments)
     folder = resolve_path(FOLDER)
     llm: Recorded | RecordedAnswers
-    if options.replay:
-        llm = recorded_answers(options.agent_llm)
+    if replay:
+        llm = recorded_answers(agent_llm)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        save_features(QuestionReader.load(options.edge_llm), load_puzzles("all")[0], folder)
-        if options.features_only:
-            return 0
-        model = TransformersModel.load(options.agent_llm)
+        save_features(QuestionReader.load(edge_llm), load_puzzles("all")[0], folder)
+        if features_only:
+            return
+        model = TransformersModel.load(agent_llm)
         model.tokens_per_batch = TOKENS_PER_BATCH
         llm = Recorded(model, folder / f"{model.identity}.jsonl")
     results, _ = run_graphs(llm)
-    make_record(llm.identity, results).save(record_path(KIND, options.output))
-    return 0
+    make_record(llm.identity, results).save(record_path(KIND, output))
 
 
 def make_record(agent_llm: str, results: dict[str, Any]) -> Record:

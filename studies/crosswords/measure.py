@@ -1,4 +1,4 @@
-"""Mini Crosswords: static and dynamic policies in a simulated world: `make crosswords` writes results/crosswords.json.
+"""Mini Crosswords: static and dynamic policies in a simulated world; results/crosswords.json.
 
 Nothing here asks a language model: the solver is simulated, and the edge LLM's features of the puzzles are on record.
 What a real language model's teams make of the same puzzles is recorded by `studies.crosswords.answers`.
@@ -6,12 +6,8 @@ What a real language model's teams make of the same puzzles is recorded by `stud
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,22 +24,17 @@ from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.paths import readable, resolve_path
-from dynagent.runs.provenance import code_version, now
-from dynagent.runs.record import Code, Record
+from dynagent.runs.record import Record
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.tasks.crosswords import Puzzle, load_puzzles
 from dynagent.team.crosswords import JUDGES, ReturnAll, brute_force, reflection
 from dynagent.worlds.crosswords import MAX_EDGES, Best, PathTable, Search, simulated_team
 from dynagent.worlds.crosswords_solver import SKILLS, family_of
-from studies.common.grid import side_by_side
-from studies.common.program import program
-from studies.common.record import place_of, record_path
+from studies.common.study import Measured, Study
 from studies.crosswords.answers import ALONE, CHAIN, FOLDER, adjacency_of, edge_names
 from studies.crosswords.settings import PUBLISHED, SIMULATED, CrosswordsConfig
 
-KIND = "crosswords"
 POLICIES = ("static", "dynamic")
 EVALUATION_SEED = 1_000_000  # of the solver that held-out puzzles meet; trainings have seeds from 0 on
 NUM_SAMPLED = 8  # drawn graphs of a held-out puzzle
@@ -160,6 +151,11 @@ def evaluate_run(done: Run) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
+def settings(study: Study, preset: str) -> list[str]:
+    """The names of all cells."""
+    return list(CELLS)
+
+
 def measure(cell: str, seed: int) -> dict[str, Any]:
     """One seed of a cell: curves, scores by both judges on both kinds of graphs, and what it took."""
     done = run(CrosswordsConfig.from_parameters(CELLS[cell] | {"seed": seed}))
@@ -177,8 +173,11 @@ def measure(cell: str, seed: int) -> dict[str, Any]:
     return result
 
 
-def optimum() -> dict[str, Any]:
-    """For each judge the best graph for all held-out puzzles and for each family, and two fixed ones."""
+def optimum(num_seeds: int) -> dict[str, Any]:
+    """For each judge the best graph for all held-out puzzles and for each family, and two fixed ones.
+
+    They depend on no training, and so not on the number of its seeds.
+    """
     table = evaluation_table(CrosswordsConfig().num_draws)
     graph = simulated_team(0)
     names, found = edge_names(graph), {}
@@ -202,51 +201,21 @@ def described(best: Best, name: str, names: Sequence[str]) -> dict[str, Any]:
     return {"words": best.words[name], "edges": [names[edge] for edge in best.edges], "on": best.words}
 
 
-def measure_all(num_seeds: int, processes: int) -> dict[str, Any]:
-    """All seeds of all cells and the optimum, spread over processes."""
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
-        best = pool.submit(optimum)
-        cells = {cell: [pool.submit(measure, cell, seed) for seed in range(num_seeds)] for cell in CELLS}
-        pending = [best, *(future for futures in cells.values() for future in futures)]
-        for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
-            future.result()  # a failure ends everything at once
-    return {
-        "cells": {cell: [future.result() for future in futures] for cell, futures in cells.items()},
-        "optimum": best.result(),
-    }
-
-
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Train static and dynamic policies in the simulated crosswords world."""
-    parser = argparse.ArgumentParser(prog="python -m studies.crosswords.measure", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    code, started = code_version(), time.monotonic()  # of the code that runs, not of what the tree is at the end
-    measured = measure_all(options.seeds, options.processes)
-    timing = {"seconds": round(time.monotonic() - started), "saved_at": now()}
-    record = make_record(measured, options.seeds).model_copy(update={"code": Code(**code), "timing": timing})
-    record.save(record_path(KIND, options.output))
-    return 0
-
-
-def make_record(measured: dict[str, Any], num_seeds: int) -> Record:
-    """What `measure_all` gives, with the solver and the puzzles that it was measured on."""
+def write(measured: Measured) -> None:
+    """The record: all cells and the optimum, with the solver and the puzzles that they were measured on."""
     (puzzles, source), held_out, features = load_puzzles("all"), load_puzzles("test")[0], recorded_features()
     recording = {"kind": "record", "location": readable(features.path), "sha256": file_sha256(features.path)}
     skills = {name: vars(skill) for name, skill in SKILLS.items()}
-    return Record.make(
-        kind=KIND,
-        command=f"{place_of(KIND).command} ARGS='--seeds {num_seeds}'",
+    record = Record.make(
+        **measured.origin(),
         parameters={cell: CrosswordsConfig.from_parameters(chosen).to_dict() for cell, chosen in CELLS.items()},
-        seeds=list(range(num_seeds)),
         inputs=[source.to_dict(), {"name": features.identity} | recording],
         questions={"all": {"n": len(puzzles)}, "evaluation": {"n": len(held_out)}},
-        numbers={"skills": skills, "puzzles": [puzzle.id for puzzle in held_out]} | measured,
+        numbers={
+            "skills": skills,
+            "puzzles": [puzzle.id for puzzle in held_out],
+            "cells": measured.outcomes,
+            "optimum": measured.once,
+        },
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    record.save(measured.path)

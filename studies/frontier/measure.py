@@ -1,4 +1,4 @@
-"""Accuracy against tokens a question: `make frontier` writes results/frontier.json.
+"""Accuracy against tokens a question; results/frontier.json.
 
 Single agents, votes of k, the full graph, and learned wirings with and without a cost of tokens, on recorded answers
 of a language model and in worlds of simulated agents, where a call stands for a token.
@@ -6,13 +6,9 @@ of a language model and in worlds of simulated agents, where a call stands for a
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -27,11 +23,9 @@ from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
 from dynagent.llm.reading import RecordedReader
-from dynagent.parameters import nearest
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
@@ -41,16 +35,12 @@ from dynagent.runs.record import Origin, Record
 from dynagent.runs.run import STATIC_LEARNING_RATE
 from dynagent.runs.values import with_estimates
 from dynagent.worlds.teams import load_world
-from studies.common.grid import side_by_side
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
-from studies.common.program import program
-from studies.common.record import load_record, place_of, record_path
+from studies.common.study import Measured, Study
 from studies.table2.settings import ADVERSARIAL, QWEN, SPECIALIZED
-from studies.worlds.measure import FEATURES, RECORDINGS
-from studies.worlds.settings import BUDGET
+from studies.worlds.settings import BUDGET, FEATURES, RECORDINGS
 
-KIND = "frontier"
 RECORDED: dict[str, dict[str, Any]] = {
     "adversaries": QWEN | ADVERSARIAL | {"adversary": "asked"},
     "languages": QWEN | SPECIALIZED,
@@ -59,11 +49,19 @@ WORLDS = ("routing", "mixture")
 SETTINGS = (*RECORDED, *WORLDS)
 COST_WEIGHTS = (0.0, 0.1, 0.3)
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"seeds": 2, "settings": ("adversaries", "routing"), "cost_weights": (0.0, 0.15)},
-    "laptop": {"seeds": 20, "settings": SETTINGS, "cost_weights": COST_WEIGHTS},
+    "smoke": {"settings": ("adversaries", "routing"), "cost_weights": (0.0, 0.15)},
+    "laptop": {"settings": SETTINGS, "cost_weights": COST_WEIGHTS},
 }
 Wirings = dict[str, tuple[np.ndarray, np.ndarray]]
 """By name: scores, [seeds, n], and mean tokens a question, [seeds]."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A team or a world, and the costs of a token with which policies are trained in it."""
+
+    name: str
+    cost_weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -160,10 +158,15 @@ def world_case(setting: str, seed: int) -> Case:
     )  # fmt: skip
 
 
-def measure(setting: str, seed: int, cost_weights: Sequence[float]) -> dict[str, Any]:
+def settings(study: Study, preset: str) -> list[Priced]:
+    """The teams and worlds of a preset."""
+    chosen = PRESETS[preset]
+    return [Priced(name, chosen["cost_weights"]) for name in chosen["settings"]]
+
+
+def measure(setting: Priced, seed: int) -> dict[str, Any]:
     """Scores [n] and mean tokens of every wiring, for one seed."""
-    torch.set_num_threads(1)
-    case = make_case(setting, seed)
+    case = make_case(setting.name, seed)
     num_agents, n = len(case.graph.team), len(case.eval_questions)
     order = torch.randperm(num_agents, generator=torch.Generator().manual_seed(seed))
     votes = {
@@ -171,7 +174,7 @@ def measure(setting: str, seed: int, cost_weights: Sequence[float]) -> dict[str,
         for k in range(1, num_agents + 1)
     }
     votes["best single agent"] = torch.eye(num_agents, dtype=torch.bool)[best_single(case)].expand(n, -1)
-    for cost_weight in cost_weights:
+    for cost_weight in setting.cost_weights:
         votes[f"static, cost {cost_weight:g}"] = case.learn(False, cost_weight)
         votes[f"dynamic, cost {cost_weight:g}"] = case.learn(True, cost_weight)
     found = {}
@@ -248,42 +251,10 @@ def add_setting(record: Record, name: str, results: Sequence[dict[str, Any]]) ->
     record.numbers[name] = with_estimates(plain(summarise(results)))
 
 
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Measure accuracy against tokens of every wiring."""
-    parser = argparse.ArgumentParser(prog="python -m studies.frontier.measure", description=main.__doc__)
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
-    parser.add_argument(
-        "--settings",
-        nargs="+",
-        metavar="NAME",
-        help="measure these again, and keep the others; of: " + ", ".join(SETTINGS),
-    )
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    preset, path = PRESETS[options.preset], record_path(KIND, options.output)
-    seeds, weights = range(preset["seeds"]), preset["cost_weights"]
-    for name in options.settings or ():
-        if name not in SETTINGS:
-            raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
-    record = Record.make(
-        kind=KIND,
-        command=f"{place_of(KIND).command} ARGS='--preset {options.preset}'",
-        parameters={"preset": options.preset, "cost weights": list(weights)},
-        seeds=list(seeds),
-    )
-    if options.settings and path.exists():
-        kept = load_record(KIND, path)
-        record = record.model_copy(update={"parts": kept.parts, "numbers": kept.numbers})
-    with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
-        for name in options.settings or preset["settings"]:
-            futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
-            results = [future.result() for future in progress(futures, desc=name, unit="seed")]
-            add_setting(record, name, results)
-            record.save(path)  # each as soon as it is there
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def write(measured: Measured) -> None:
+    """The record: a part for every team and world."""
+    weights = list(PRESETS[measured.preset]["cost_weights"])
+    record = Record.make(**measured.origin(), parameters={"preset": measured.preset, "cost weights": weights})
+    for setting, results in measured.outcomes.items():
+        add_setting(record, setting.name, results)
+    record.save(measured.path)

@@ -6,19 +6,19 @@ questions and seeds are behind it, and what its intervals hold for. Notebooks an
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib
 import matplotlib.pyplot as plt
+import typer
 from IPython.display import Markdown, display
 
 from dynagent.evaluation.statistics import Estimate
-from dynagent.parameters import nearest
 from dynagent.runs.paths import resolve_path
 from dynagent.runs.record import Record
 from dynagent.viz.plots import LEGEND, save_figure
@@ -30,7 +30,7 @@ from studies.common.plots import (
     plot_utilities,
     with_accuracy_intervals,
 )
-from studies.common.program import program
+from studies.common.program import choose, program
 from studies.common.record import load_record
 from studies.common.tables import chosen, gained, in_words, listed
 from studies.communication.tables import plot_communication
@@ -249,22 +249,18 @@ def show(name: str) -> None:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
-    """Draw the figures of the experiments as SVG and PNG, from their records."""
-    parser = argparse.ArgumentParser(prog="python -m studies.gallery.figures", description=main.__doc__)
-    parser.add_argument("names", nargs="*", help="only these; by default all")
-    parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
-    options = parser.parse_args(arguments)
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="only these; by default all")] = None,
+    output: Annotated[str, typer.Option(help="folder of the figures")] = FOLDER,
+) -> None:
+    """Draw the figures of the studies as SVG and PNG, from their records."""
     matplotlib.use("Agg")
-    folder: Path = resolve_path(options.output)
-    for name in options.names or FIGURES:
-        if name not in FIGURES:
-            raise ValueError(f"There is no figure {name!r}; {nearest(name, FIGURES)}")
+    folder: Path = resolve_path(output)
+    for name in choose(names or (), list(FIGURES), "figure"):
         drawn = FIGURES[name]()
         save_figure(drawn.figure, folder, name)
         plt.close(drawn.figure)
-        print(f"{folder / name}.svg and .png\n    {drawn.caption}")
-    return 0
+        typer.echo(f"{folder / name}.svg and .png\n    {drawn.caption}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two real questions and what a trained policy makes of them: `make idea` writes results/idea.json.
+"""Two real questions and what a trained policy makes of them; results/idea.json.
 
 The paper's figure 1 shows the idea: a question, the edge LLM, edge probabilities, a graph, an answer. Here each of
 these is real. Eight specialists in four areas of MMLU vote; every answer and every reading of a question is on record,
@@ -8,7 +8,7 @@ reading the question is worth is measured with all seeds, on all held-out questi
 
 from __future__ import annotations
 
-import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.evaluate import compare_wirings
-from dynagent.progress import progress
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
@@ -29,23 +28,33 @@ from dynagent.runs.run import train_all
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.multiple_choice import load_questions
 from studies.common.numbers import plain
-from studies.common.program import program
-from studies.common.record import place_of, record_path
+from studies.common.study import Measured, Study
 from studies.table2.settings import QWEN
 
-KIND = "idea"
-NUM_SEEDS = 20
 PARAMETERS = QWEN | {"dataset": "mmlu", "team": "specialists", "num_per_domain": 2, "adversary": "asked"}
 MOST_CHARACTERS = 220  # of a question that is shown, with its options
 SHOWN = ("learned, most probable", "static, most probable", "learned, questions shuffled", "full graph")
 DIFFERENCES = ((SHOWN[0], SHOWN[1]), (SHOWN[0], SHOWN[3]), ("learned, sampled", SHOWN[2]))
 
 
-def measure(experiment: Experiment) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Train a seed: the policies, and the scores [n] of every wiring."""
+@lru_cache
+def loaded() -> Experiment:
+    """What all seeds have in common."""
+    return prepare(RunConfig.from_parameters(PARAMETERS))
+
+
+def settings(study: Study, preset: str) -> list[str]:
+    """The one team."""
+    return ["specialists"]
+
+
+def measure(team: str, seed: int) -> dict[str, Any]:
+    """Train a seed: the scores [n] of every wiring and, of the first seed, the questions that the figure shows."""
+    experiment = again(loaded(), seed=seed)
     policies, _ = train_all(experiment)
     results = compare_wirings(policies, experiment.eval_questions, experiment.runner, experiment.config)
-    return policies, {name: of.scores.numpy() for name, of in results.items()}
+    shown = show(experiment, policies["learned"]) if seed == 0 else []
+    return {"scores": {name: of.scores.numpy() for name, of in results.items()}, "shown": shown}
 
 
 def show(experiment: Experiment, policy: Any) -> list[dict[str, Any]]:
@@ -84,51 +93,29 @@ def of_question(experiment: Experiment, question: Any, edge_probs: Tensor, readi
     }  # fmt: skip
 
 
-def make_record(experiment: Experiment, scores: list[dict[str, np.ndarray]], questions: list[dict[str, Any]]) -> Record:
-    """The two questions, and what reading the question is worth over all seeds.
-
-    Args:
-        scores: of each seed, wiring -> [n].
-        questions: those that are shown, see `of_question`.
-    """
+def write(measured: Measured) -> None:
+    """The record: the two questions, and what reading the question is worth over all seeds."""
+    (results,) = measured.outcomes.values()
+    experiment = loaded()
     held_out = experiment.eval_questions
     sources = [*used_sources(experiment), *load_questions("mmlu", split="test").sources]
     subjects = [question.subject for question in held_out]
-    stacked = {name: np.stack([seed[name] for seed in scores]) for name in scores[0]}  # [seeds, n]
+    stacked = {
+        name: np.stack([seed["scores"][name] for seed in results]) for name in results[0]["scores"]
+    }  # [seeds, n]
     numbers = {
         "accuracy": {name: clustered_interval(stacked[name], subjects) for name in SHOWN},
         "differences": {f"{a} - {b}": clustered_interval(stacked[a] - stacked[b], subjects) for a, b in DIFFERENCES},
         "selection": f"of the held-out questions of at most {MOST_CHARACTERS} characters the one, and the first of "
         "another area, on which the policy of seed 0 most prefers the specialists of the question's own area",
         "groups": [node.group for node in experiment.graph.nodes[:-1]],
-        "shown": questions,
+        "shown": results[0]["shown"],
     }
-    return Record.make(
-        kind=KIND,
-        command=place_of(KIND).command,
+    record = Record.make(
+        **measured.origin(),
         parameters=PARAMETERS,
-        seeds=list(range(len(scores))),
         inputs=[source.to_dict() | {"location": readable(Path(source.location))} for source in sources],
         questions={"training": questions_digest(experiment.train_questions), "evaluation": questions_digest(held_out)},
         numbers=plain(numbers),
     )
-
-
-@program
-def main() -> int:
-    """Train, measure, and write the record."""
-    experiment = prepare(RunConfig.from_parameters(PARAMETERS))
-    scores: list[dict[str, np.ndarray]] = []
-    questions: list[dict[str, Any]] = []
-    for seed in progress(range(NUM_SEEDS), desc="specialists", unit="seed", total=NUM_SEEDS):
-        experiment = again(experiment, seed=seed)
-        policies, found = measure(experiment)
-        scores.append(found)
-        questions = questions or show(experiment, policies["learned"])
-    make_record(experiment, scores, questions).save(record_path(KIND))
-    return 0
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.exit(main())
+    record.save(measured.path)

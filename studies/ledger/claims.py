@@ -6,15 +6,15 @@ the published recipe, and a verdict; the same by our default recipe stands in th
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
@@ -298,17 +298,15 @@ def ledger_record(records: str, ablations: str) -> Record:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
-    """Write the ledger of the paper's claims from the records of `make experiments`."""
-    parser = argparse.ArgumentParser(prog="python -m studies.ledger.claims", description=main.__doc__)
-    parser.add_argument("--records", default=CELLS_FOLDER, help="default: %(default)s")
-    parser.add_argument("--ablations", default=ABLATIONS, help="default: %(default)s")
-    parser.add_argument("--output", default="results", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    record = ledger_record(options.records, options.ablations)
-    path = record.save(record_path("ledger", options.output))
+def main(
+    records: Annotated[str, typer.Option(help="folder of the cells' records")] = CELLS_FOLDER,
+    ablations: Annotated[str, typer.Option(help="folder of the ablations' records")] = ABLATIONS,
+    output: Annotated[str, typer.Option(help="folder of claims.json and claims.md")] = "results",
+) -> None:
+    """Write the ledger of the paper's claims from the records of Table 2's cells and of the ablations."""
+    record = ledger_record(records, ablations)
+    path = record.save(record_path("ledger", output))
     write_file(path.with_suffix(".md"), [as_markdown(record.numbers["rows"]).encode()])
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,14 +8,15 @@ takes a third of the space, and what that changes is measured in `model_size`.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor
 
 from dynagent.artefacts.sources import Source, combined_sha256, model_folder
@@ -118,7 +119,7 @@ def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Pa
     path = folder / f"{reader.identity}.npz"
     record = Record.make(
         kind="readings/features",
-        command=f"make read ARGS='--cmmlu FOLDER --models {name}'",
+        command=f"make read ARGS='--cmmlu FOLDER {name}'",
         inputs=[reader.model.source.to_dict()],
     )
     features = {question.id: row for question, row in zip(questions, stacked, strict=True)}
@@ -126,19 +127,19 @@ def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Pa
     return path
 
 
+NAMES = (PRETRAINED[1], *(untrained_name(PRETRAINED[0], seed) for seed in INITS))
+
+
 @program
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    cmmlu: Annotated[str, typer.Option(help="folder of CMMLU in its official layout")],
+    names: Annotated[list[str] | None, typer.Argument(help="edge LLMs; by default " + ", ".join(NAMES))] = None,
+    output: Annotated[str, typer.Option(help="folder of the features")] = FOLDER,
+) -> None:
     """Let other edge LLMs read the questions, and keep their features for replay."""
-    parser = argparse.ArgumentParser(prog="python -m studies.readings.edge_llms", description=main.__doc__)
-    names = [PRETRAINED[1], *(untrained_name(PRETRAINED[0], seed) for seed in INITS)]
-    parser.add_argument("--cmmlu", required=True, help="folder of CMMLU in its official layout")
-    parser.add_argument("--models", nargs="+", metavar="NAME", default=names, help="default: " + ", ".join(names))
-    parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    questions = questions_to_read(options.cmmlu)
-    for name in options.models:
-        print(read_and_write(name, questions, resolve_path(options.output)))
-    return 0
+    questions = questions_to_read(cmmlu)
+    for name in names or NAMES:
+        typer.echo(read_and_write(name, questions, resolve_path(output)))
 
 
 if __name__ == "__main__":

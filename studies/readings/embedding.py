@@ -1,14 +1,12 @@
 """Is it what the embeddings know, or how large they are? The edge LLM's readouts at equal and unequal scale.
 
-`make ablations` writes results/ablations/embedding_ablation.json: last hidden state, mean hidden state and mean
+The record is results/ablations/embedding_ablation.json: last hidden state, mean hidden state and mean
 embedding, raw and standardized, at the paper's and at our learning rate, by the published recipe and by ours; and raw
 features that are multiplied by one number, so that embeddings are as large as hidden states, and the other way round.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict
 from itertools import product
 from typing import Any
@@ -23,11 +21,11 @@ from dynagent.runs.paths import resolve_path
 from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
-from studies.common.study import PRESETS, collect, run, used_recordings
-from studies.readings.measure import GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
+from studies.common.sections import used_recordings, write_sections
+from studies.common.study import Measured, Study
+from studies.readings.measure import GRAPHS, RECORDED, Reading, place, reader_of, scale_of
 from studies.table2.settings import QWEN, RECIPES
 
-STUDY = "readings/embedding_ablation"
 TASKS = ("specialized", "adversarial", "routing")
 LEARNING_RATES = (1e-4, 0.03)  # the paper's, and ours
 RESCALED = (("mean_embedding", "last_hidden"), ("last_hidden", "mean_embedding"))
@@ -39,7 +37,15 @@ def static(task: str, recipe: str) -> Reading:
     return Reading(task, recipe, "static")
 
 
-def settings(task: str) -> list[Reading]:
+def settings(study: Study, preset: str) -> list[Reading]:
+    """All policies of all tasks."""
+    found = []
+    for task in TASKS:
+        found += [*readings(task), *(static(task, recipe) for recipe in RECIPES)]
+    return found
+
+
+def readings(task: str) -> list[Reading]:
     """All policies of a task, but the static ones."""
     found = []
     for recipe, rate in product(RECIPES, LEARNING_RATES):
@@ -96,28 +102,25 @@ def ratios(results: Results, task: str) -> list[dict[str, Any]]:
     return rows
 
 
-def make(options: argparse.Namespace) -> dict[str, Any]:
+def write(measured: Measured) -> None:
     """All sections of the record."""
-    num_seeds, rows, of_ratios, about = PRESETS[options.preset], [], [], {}
+    rows: list[dict[str, Any]] = []
+    of_ratios: list[dict[str, Any]] = []
+    about = {}
     for task in TASKS:
-        wanted = settings(task)
-        where = place(task, "default", num_seeds)
+        where = place(task, "default", measured.num_seeds)
         subjects = [f"{question.language}/{question.subject}" for question in where.evaluation[0]]
-        needed = [*wanted, *(static(task, recipe) for recipe in RECIPES)]
-        results = Results(collect(STUDY, needed, measure, num_seeds), subjects)
-        rows += [row(results, of) for of in wanted]
+        results = Results(measured.outcomes, subjects)
+        rows += [row(results, of) for of in readings(task)]
         of_ratios += ratios(results, task)
         about[f"{task}, training"] = questions_digest(where.training[0])
         about[f"{task}, evaluation"] = questions_digest(where.evaluation[0])
     agents = recorded_file(resolve_path("results/recordings"), "agent", QWEN["agent_llm"])
-    return {
+    sections = {
         "questions": about,  # of the world, those of the first seed
         "inputs": used_recordings(agents, reader_of(RECORDED).path),
         "scales": {readout: scale_of(RECORDED, readout) for readout in READOUTS},
         "ratios": of_ratios,
         "rows": rows,
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run(STUDY, "Mean embeddings against hidden states, at equal and unequal scale.", make))
+    write_sections(measured, sections)

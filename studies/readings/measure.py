@@ -106,7 +106,7 @@ def reader_of(edge_llm: str) -> Any:
     if len(found) != 1:
         raise ValueError(
             f"{OTHER_FEATURES} has {len(found)} records of {edge_llm}: "
-            f"`make read ARGS='--cmmlu FOLDER --models {edge_llm}'` makes one."
+            f"`make read ARGS='--cmmlu FOLDER {edge_llm}'` makes one."
         )
     return QuantizedReader(found[0])
 

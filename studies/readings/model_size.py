@@ -1,13 +1,11 @@
 """What does pretraining of the edge LLM give, and what does another model give? Policies on three kinds of readings.
 
-`make ablations` writes results/ablations/model_size.json: SmolLM2-135M, Gemma-3-270M, and untrained models of SmolLM2's
-shape and tokenizer, whose random weights differ by their seed. Features are replayed from recordings.
+The record is results/ablations/model_size.json: SmolLM2-135M, Gemma-3-270M, and untrained models of SmolLM2's shape and
+tokenizer, whose random weights differ by their seed. Features are replayed from recordings.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -23,12 +21,12 @@ from dynagent.runs.paths import resolve_path
 from dynagent.runs.provenance import questions_digest
 from dynagent.runs.record import Record
 from studies.common.outcomes import Results
-from studies.common.study import PRESETS, collect, run, used_recordings
+from studies.common.sections import used_recordings, write_sections
+from studies.common.study import Measured, Study
 from studies.readings.edge_llms import INITS, PRETRAINED, untrained_name
-from studies.readings.measure import EIGHT_BITS, GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
+from studies.readings.measure import EIGHT_BITS, GRAPHS, RECORDED, Reading, place, reader_of, scale_of
 from studies.table2.settings import QWEN
 
-STUDY = "readings/model_size"
 TASKS = ("specialized", "routing, mixed questions", "mixture")
 GEMMA = PRETRAINED[1]
 UNTRAINED = tuple(untrained_name(RECORDED, seed) for seed in INITS)
@@ -50,8 +48,13 @@ def reading(task: str, edge_llm: str, readout: str, recipe: str = "default") -> 
     return Reading(task, recipe, readout, edge_llm=edge_llm)
 
 
-def settings() -> list[Reading]:
-    """All policies: every readout by our recipe; the published recipe reads the last hidden state."""
+def settings(study: Study, preset: str) -> list[Reading]:
+    """All policies, and the static ones beside them."""
+    return [*readings(), *(Reading(TASKS[0], recipe, "static") for recipe in ("default", "paper"))]
+
+
+def readings() -> list[Reading]:
+    """All policies that read: every readout by our recipe; the published recipe reads the last hidden state."""
     found = [
         reading(task, name, readout)
         for task in TASKS
@@ -103,20 +106,17 @@ def source_of(path: Path) -> dict[str, Any]:
     return model.model_dump() | {"files": {path.name: file_sha256(path)}}
 
 
-def make(options: argparse.Namespace) -> dict[str, Any]:
+def write(measured: Measured) -> None:
     """All sections of the record."""
-    num_seeds = PRESETS[options.preset]
-    where = place(TASKS[0], "default", num_seeds)
+    where = place(TASKS[0], "default", measured.num_seeds)
     subjects = [f"{question.language}/{question.subject}" for question in where.evaluation[0]]
-    wanted = settings()
-    static = [Reading(TASKS[0], recipe, "static") for recipe in ("default", "paper")]
-    results = Results(collect(STUDY, [*wanted, *static], measure, num_seeds), subjects)
+    results = Results(measured.outcomes, subjects)
     compared = [("default", readout, name) for readout, name in product(READOUTS, COMPARISONS)]
     compared += [("paper", "last_hidden", name) for name in list(COMPARISONS)[:2]]
     agents = recorded_file(resolve_path("results/recordings"), "agent", QWEN["agent_llm"])
     every = EDGE_LLMS[TASKS[0]]
     files = [reader_of(name).path for name in every[1:]]
-    return {
+    sections = {
         "questions": {
             "training": questions_digest(where.training[0]), "evaluation": questions_digest(where.evaluation[0]),
         },
@@ -126,14 +126,11 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
             {"edge_llm": name, "readout": readout} | scale_of(name, readout)
             for name, readout in product(every, READOUTS)
         ],
-        "rows": [row(results, of) for of in wanted],
+        "rows": [row(results, of) for of in readings()],
         "comparisons": [
             comparison(results, task, *which)
             for task, which in product(TASKS, compared)
             if which[0] == "default" or task != TASKS[2]
         ],
     }  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.exit(run(STUDY, "Policies on a pretrained edge LLM, another one, and untrained ones.", make))
+    write_sections(measured, sections)

@@ -7,13 +7,14 @@ option or letter, one file for each model. It can be stopped and started again a
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from filelock import FileLock
 
 from dynagent.artefacts.downloads import write_file
@@ -29,7 +30,7 @@ from dynagent.tasks.recorded import INDEX
 from dynagent.team.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
 from dynagent.team.votes import MajorityVote
 from dynagent.worlds.teams import NUM_PER_SUBJECT, SUBJECTS, TEAMS
-from studies.common.program import program
+from studies.common.program import choose, program
 
 MMLU = (("mmlu", "train", None), ("mmlu", "test", 1000))
 CMMLU = (("cmmlu", "dev", 285), ("cmmlu", "test", 500))
@@ -102,35 +103,34 @@ def claimed(path: Path) -> Path:
 
 
 @program
-def main(arguments: list[str] | None = None) -> int:
+def main(
+    agent_llm: Annotated[
+        str, typer.Option(help="alias, hub id or folder; by default " + ", ".join(map(" in mode ".join, AGENTS)))
+    ] = "",
+    agent_mode: Annotated[str, typer.Option(help="options or letter, of --agent-llm")] = "letter",
+    edge_llm: Annotated[str, typer.Option(help="alias, hub id or folder")] = "smollm2-135m-instruct",
+    cmmlu: Annotated[str, typer.Option(help="folder of CMMLU in its official layout")] = "",
+    output: Annotated[str, typer.Option(help="folder of the recordings")] = "results/recordings",
+) -> None:
     """Record a language model's answers to questions of MMLU, and of CMMLU where its folder is given."""
-    parser = argparse.ArgumentParser(prog="python -m studies.recordings.record", description=main.__doc__)
-    parser.add_argument(
-        "--agent-llm", help="alias, hub id or folder; default: " + ", ".join(map(" in mode ".join, AGENTS))
-    )
-    parser.add_argument("--agent-mode", choices=("options", "letter"), default="letter", help="of --agent-llm")
-    parser.add_argument("--edge-llm", default="smollm2-135m-instruct", help="alias, hub id or folder")
-    parser.add_argument("--cmmlu", help="folder of CMMLU in its official layout")
-    parser.add_argument("--output", default="results/recordings", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    folder = resolve_path(options.output)
+    choose([agent_mode], ("options", "letter"), "mode")
+    folder = resolve_path(output)
     sets = [load_questions(name, split, limit=limit) for name, split, limit in MMLU]
-    if options.cmmlu:
-        sets += [load_questions(name, split, options.cmmlu, limit) for name, split, limit in CMMLU]
+    if cmmlu:
+        sets += [load_questions(name, split, cmmlu, limit) for name, split, limit in CMMLU]
     folder.mkdir(parents=True, exist_ok=True)
     of_worlds = world_questions()
     write_index(folder, [*sets, of_worlds])
-    reader = QuestionReader.load(options.edge_llm)
+    reader = QuestionReader.load(edge_llm)
     read = [question for questions in (*sets, of_worlds) for question in questions]
     described = dict.fromkeys([*descriptions_of_worlds(), *descriptions_of_teams()])
     claimed(folder / f"{reader.identity}.safetensors")
     save_features(reader, [*read, *described], folder)
-    for name, mode in [(options.agent_llm, options.agent_mode)] if options.agent_llm else AGENTS:
+    for name, mode in [(agent_llm, agent_mode)] if agent_llm else AGENTS:
         model = TransformersModel.load(name)
         llm = Recorded(model, claimed(folder / f"{model.identity}.jsonl"))
         for questions in sets:
             record_answers(llm, questions, mode, f"{questions.dataset} {questions.split}")
-    return 0
 
 
 if __name__ == "__main__":

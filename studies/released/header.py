@@ -15,6 +15,7 @@ from dynagent.llm.reading import QuestionReader
 from dynagent.runs.config import RunConfig
 from dynagent.runs.record import Record
 from dynagent.tasks.multiple_choice import Question
+from studies.common.program import program
 from studies.common.record import load_record, place_of, record_path
 
 KIND = "released/header"
@@ -39,7 +40,8 @@ def read_header(identity: str) -> dict[str, Tensor]:
     return {name: torch.tensor(record.numbers[name]) for name in READOUTS}
 
 
-def main() -> int:
+@program
+def main() -> None:
     """Record the edge LLM's reading of a header row."""
     reader = QuestionReader.load(RunConfig().edge_llm)
     states = {name: reader.read([header_question()], name)[0].half().float().tolist() for name in READOUTS}
@@ -50,8 +52,7 @@ def main() -> int:
         inputs=[reader.model.source.to_dict()],
         numbers=states,
     )
-    print(record.save(record_path(KIND)))
-    return 0
+    sys.stdout.write(f"{record.save(record_path(KIND))}\n")
 
 
 if __name__ == "__main__":

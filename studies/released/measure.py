@@ -1,12 +1,10 @@
 """What each thing that the released code does changes: alone, all together, and all but one.
 
-`make ablations` writes results/ablations/as_released.json. The switches are in `studies.released.training`.
+The record is results/ablations/as_released.json. The switches are in `studies.released.training`.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -20,7 +18,8 @@ from dynagent.runs.paths import resolve_path
 from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
-from studies.common.study import PRESETS, collect, run, used_recordings
+from studies.common.sections import used_recordings, write_sections
+from studies.common.study import Measured, Study
 from studies.released.training import (
     CHINESE,
     DRAWN,
@@ -33,14 +32,11 @@ from studies.released.training import (
     Heard,
     Setting,
     loaded,
-    measure,
-    measure_heard,
     of_task,
 )
 from studies.released.unparsable import RULES
 from studies.table2.settings import QWEN, RECIPES
 
-STUDY = "released/as_released"
 EFFECTS = ("static", "dynamic", "dynamic - static")
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of unparsable replies
 JUDGED_ON = {"paper": "drawn", "default": "most probable"}  # how each recipe's dynamic policy is meant to be used
@@ -158,10 +154,28 @@ def used() -> list[dict[str, Any]]:
     return used_recordings(recorded_file(agents, "agent", QWEN["agent_llm"]), edge.path)
 
 
-def make(options: argparse.Namespace) -> dict[str, Any]:
+def settings(study: Study, preset: str) -> list[Setting | Heard]:
+    """The trainings behind all states of the switches and rates, and all votes with unparsable replies."""
+    switched = [
+        setting(task, recipe, on)
+        for task, recipe in product(TASKS, RECIPES)
+        for state in states(task, recipe)
+        for on in state[2:]
+    ]
+    sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
+    return [*switched, *heard_settings(), *sparse]
+
+
+def heard_settings() -> list[Heard]:
+    """Every rule at every rate of unparsable replies."""
+    return [Heard(rate, rule) for rate in RATES for rule in RULES]
+
+
+def write(measured: Measured) -> None:
     """All sections of the record."""
-    num_seeds, rows = PRESETS[options.preset], []
+    rows: list[dict[str, Any]] = []
     about: dict[str, Any] = {}
+    results: dict[str, Results] = {}
     for task, recipe in product(TASKS, RECIPES):
         experiment = loaded(task)
         questions = experiment.eval_questions
@@ -169,22 +183,14 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         subjects = [f"{question.language}/{question.subject}" for question in questions]
         about[f"{task}, training"] = questions_digest(experiment.train_questions)
         about[f"{task}, evaluation"] = questions_digest(questions)
-        needed = [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
-        rows += switch_rows(Results(collect(STUDY, needed, measure, num_seeds), subjects), task, recipe, chinese)
-        if task == "adversarial":
-            heard = [Heard(rate, rule) for rate in RATES for rule in RULES]
-            of_heard = heard_rows(Results(collect(STUDY, heard, measure_heard, num_seeds), subjects), heard)
-    sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
-    sparsity = sparsity_rows(Results(collect(STUDY, sparse, measure, num_seeds), subjects))
-    return {
+        results[task] = Results(measured.outcomes, subjects)
+        rows += switch_rows(results[task], task, recipe, chinese)
+    sections = {
         "parameters": {"unparsable rate": RATE},
         "questions": about,
         "inputs": used(),
         "rows": rows,
-        "heard": of_heard,
-        "sparsity": sparsity,
+        "heard": heard_rows(results["adversarial"], heard_settings()),
+        "sparsity": sparsity_rows(results["edge reduction"]),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run(STUDY, "What each thing that the released code does changes.", make))
+    write_sections(measured, sections)

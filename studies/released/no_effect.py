@@ -1,6 +1,6 @@
 """Switches that concern no vote: are the edges into the decision exactly what they are without them?
 
-`make ablations` writes results/ablations/no_effect.json. Agents on multiple choice read nobody, an edge into the
+The record is results/ablations/no_effect.json. Agents on multiple choice read nobody, an edge into the
 decision closes no cycle, and every edge has parameters of its own. So deciding edges between agents, the order in which
 edges are visited, and a penalty on edges without effect must leave every probability of an edge into the decision as it
 is, to the bit. This trains with each on and off by `dynagent.learning.loop`, all 64 edges included, and compares.
@@ -8,8 +8,6 @@ is, to the bit. This trains with each on and off by `dynagent.learning.loop`, al
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +16,11 @@ import numpy as np
 from dynagent.learning.loop import train
 from dynagent.runs.provenance import questions_digest
 from studies.common.outcomes import Outcome, Results
-from studies.common.study import PRESETS, collect, run
+from studies.common.sections import write_sections
+from studies.common.study import Measured, Study
 from studies.released.measure import State, setting, states, used
 from studies.released.training import SWITCHES, Setting, build, loaded, static_policy
 
-STUDY = "released/no_effect"
 TASK = "edge reduction"  # where all of these switches can be thrown
 NUM_ITERATIONS = 50
 POLICIES = ("static", "dynamic")
@@ -65,12 +63,15 @@ def row(results: Results, state: State) -> dict[str, Any]:
     return found
 
 
-def make(options: argparse.Namespace) -> dict[str, Any]:
+def settings(study: Study, preset: str) -> list[Probs]:
+    """The trainings behind all states that are compared."""
+    return [Probs(setting(TASK, "paper", on, all_edges=True)) for state in compared() for on in state[2:]]
+
+
+def write(measured: Measured) -> None:
     """All sections of the record."""
-    experiment = loaded(TASK)
-    settings = [Probs(setting(TASK, "paper", on, all_edges=True)) for state in compared() for on in state[2:]]
-    results = Results(collect(STUDY, settings, measure, PRESETS[options.preset]), ())
-    return {
+    experiment, results = loaded(TASK), Results(measured.outcomes, ())
+    sections = {
         "parameters": {"iterations": NUM_ITERATIONS},
         "questions": {
             "training": questions_digest(experiment.train_questions),
@@ -79,7 +80,4 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         "inputs": used(),
         "exact": [row(results, state) for state in compared()],
     }
-
-
-if __name__ == "__main__":
-    sys.exit(run(STUDY, "Switches that concern no vote change no edge into the decision.", make))
+    write_sections(measured, sections)

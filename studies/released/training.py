@@ -105,6 +105,14 @@ class Setting:
     rate: float = RATE
 
 
+@dataclass(frozen=True)
+class Heard:
+    """The first so many of eight truthful agents, all of them heard."""
+
+    rate: float
+    rule: str
+
+
 def of_task(task: str, recipe: str = "paper") -> list[str]:
     """The switches that can be thrown in a task."""
     return [
@@ -190,8 +198,10 @@ def static_policy(experiment: Experiment) -> tuple[Policy, RunConfig]:
     return build_policy(config, experiment.graph), config
 
 
-def measure(of: Setting, num_seeds: int) -> Outcome:
+def measure(of: Setting | Heard, num_seeds: int) -> Outcome:
     """Train both policies of every seed, and evaluate both on drawn graphs and on the most probable ones."""
+    if isinstance(of, Heard):
+        return measure_heard(of, num_seeds)
     experiments, outcome = [build(of, seed) for seed in range(num_seeds)], Outcome()
     training, evaluation = answered(of, experiments)
     graph, questions = experiments[0].graph, experiments[0].eval_questions
@@ -215,14 +225,6 @@ def _on_all_edges(vote_probs: torch.Tensor, graph: AgentGraph) -> torch.Tensor:
     edge_probs = torch.zeros(len(vote_probs), graph.num_edges)
     edge_probs[:, graph.decision_edges] = vote_probs
     return edge_probs
-
-
-@dataclass(frozen=True)
-class Heard:
-    """The first so many of eight truthful agents, all of them heard."""
-
-    rate: float
-    rule: str
 
 
 def measure_heard(of: Heard, num_seeds: int) -> Outcome:

@@ -24,7 +24,7 @@ from dynagent.runs.provenance import questions_digest
 from dynagent.runs.run import STATIC_LEARNING_RATE
 from dynagent.team.votes import NOT_ASKED
 from studies.common.calls import agent_calls
-from studies.table2.settings import Cell
+from studies.table2.cell import Cell
 
 POLICIES = ("dynamic", "static")
 GRAPHS = {"sampled": "sampled", "most probable": "most_probable"}

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.controls import CONTROLS, explanation
 from dynagent.evaluation.statistics import Estimate, seed_interval
-from dynagent.llm.replay import recorded_file
-from dynagent.runs.config import RunConfig
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.provenance import now
 from dynagent.runs.record import Record
-from dynagent.tasks.recorded import INDEX
 from studies.common.numbers import plain
 from studies.common.record import load_record, record_path
+from studies.common.study import Measured
+from studies.table2.cell import Cell
 from studies.table2.measure import GRAPHS, Measurement
-from studies.table2.settings import Cell
 
 FOLDER = "results/experiments"
 # Differences of accuracy, paired on the same questions.
@@ -106,42 +97,13 @@ def parameters_of(cell: Cell) -> dict[str, Any]:
     return {name: value for name, value in cell.config().identity().items() if name != "seed"}
 
 
-def identity(cell: Cell, num_seeds: int) -> str:
-    """A hash of all that a cell's numbers depend on: parameters, seeds, recordings, code."""
-    config = cell.config()
-    parts = [parameters_of(cell), num_seeds, cell.with_controls, _recordings(config), _code()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def write(measured: Measured) -> None:
+    """Write the record of a cell."""
+    ((cell, measurements),) = measured.outcomes.items()
+    write_cell(cell, measurements, measured)
 
 
-def _recordings(config: RunConfig) -> list[str]:
-    folder = resolve_path(config.recordings)
-    files = [folder / INDEX, recorded_file(folder, "agent", config.agent_llm)]
-    return [_sha256(file) for file in (*files, recorded_file(folder, "edge", config.edge_llm))]
-
-
-@lru_cache
-def _sha256(path: Path) -> str:
-    return file_sha256(path)
-
-
-@lru_cache
-def _code() -> str:
-    """A hash of the modules of this project that measure: what else is in the checkout changes no number."""
-    names = sorted(name for name in sys.modules if name.split(".")[0] in ("dynagent", "studies"))
-    files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
-    measuring = {name: file for name, file in files.items() if file and name != "studies.ledger.claims"}
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in measuring.values())).hexdigest()
-
-
-def is_finished(cell: Cell, num_seeds: int, folder: Path) -> bool:
-    """Whether the cell's record and arrays are there, whole, and what would be measured again."""
-    try:
-        return bool(CellRecord.load(cell.name, folder).numbers["identity"] == identity(cell, num_seeds))
-    except ValueError:
-        return False
-
-
-def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, command: str, seconds: float) -> None:
+def write_cell(cell: Cell, measurements: Sequence[Measurement], measured: Measured) -> None:
     """Write a cell's record and its arrays, both or none."""
     about = measurements[0].about
     subjects = np.array(about["subjects"])
@@ -151,7 +113,6 @@ def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, co
     usage = {name: [one.usage[name] for one in measurements] for name in measurements[0].usage}
     numbers = {
         "recipe": cell.recipe,
-        "identity": identity(cell, len(measurements)),
         "groups": about["groups"],
         "metrics": metrics(scores, subjects, values),
         "per_seed": values,
@@ -161,18 +122,15 @@ def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, co
         "usage_of_a_seed": {name: round(float(np.mean(of_seeds))) for name, of_seeds in usage.items()},
     }
     record = Record.make(
-        kind=f"table2/{cell.name}",
-        command=command,
+        **measured.origin(),
         parameters=parameters_of(cell),
-        seeds=list(range(len(measurements))),
         inputs=about["inputs"],
         questions=about["questions"],
-        timing={"seconds": round(seconds, 1), "saved_at": now()},
         numbers=plain(numbers),
     )
     arrays = {f"scores|{name}": value.astype(np.float16) for name, value in scores.items()}
     arrays |= {f"utility|{name}": value.astype(np.float16) for name, value in utility.items()}
-    record.save(record_path(record.kind, folder), {"subjects": subjects} | arrays)
+    record.save(measured.path, {"subjects": subjects} | arrays)
 
 
 def metrics(

@@ -2,18 +2,22 @@
 
 A cell is one set of a run's parameters. Every seed of it trains a dynamic and a static policy on the same questions and
 the same answers, so that the two can be compared question by question. All answers are replayed from recordings.
+
+`RunConfig` is imported where it is called: it loads torch, and `make stale` reads the names of the cells without that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dynagent.runs.config import RunConfig
 from dynagent.runs.presets import PRESETS
+from studies.table2.cell import Cell
 
-NUM_SEEDS = 20
+if TYPE_CHECKING:
+    from dynagent.runs.config import RunConfig
+    from studies.common.study import Study
+
 NUM_SEEDS_OF_CURVES = 10  # a curve shows a trend over its points; every point by itself needs less
 QWEN = {"data_source": "recordings", "agent_llm": "qwen2.5-coder-1.5b-instruct", "agent_mode": "letter"}
 SMOLLM2 = {"data_source": "recordings", "agent_llm": "smollm2-135m-instruct", "agent_mode": "options"}
@@ -34,6 +38,7 @@ READOUTS = {"paper": "last_hidden", "default": "mean_hidden"}  # each recipe's o
 ADVERSARIES = ("constant", "least_likely", "asked", "colluding")
 MOST_ADVERSARIES = 15
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0)
+TEMPERATURE = 0.2  # of every other cell, the default of a run
 SPARSITIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 PAPER_SPARSITY = 0.05
 
@@ -54,27 +59,9 @@ _TWO_MODELS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One set of parameters and the number of its seeds.
-
-    Attributes:
-        name: also that of its record.
-        recipe: a name of `RECIPES`.
-        parameters: of `RunConfig`, beside the recipe's.
-        with_controls: whether the dynamic policy is also compared with itself before training and with the controls of
-            `dynagent.evaluation.controls`.
-    """
-
-    name: str
-    recipe: str
-    parameters: Mapping[str, Any] = field(hash=False)
-    num_seeds: int = NUM_SEEDS
-    with_controls: bool = False
-
-    def config(self, seed: int = 0) -> RunConfig:
-        """The parameters of one seed's dynamic policy."""
-        return RunConfig.from_parameters(RECIPES[self.recipe] | dict(self.parameters) | {"seed": seed})
+def make_cell(name: str, recipe: str, parameters: Mapping[str, Any], **options: Any) -> Cell:
+    """A cell from a recipe of `RECIPES` and the parameters beside it."""
+    return Cell(name, recipe, RECIPES[recipe] | dict(parameters), **options)
 
 
 def cells() -> dict[str, Cell]:
@@ -82,36 +69,41 @@ def cells() -> dict[str, Cell]:
     found = []
     for recipe in RECIPES:
         found += [
-            Cell(f"adversarial-{adversary}-{recipe}", recipe, QWEN | ADVERSARIAL | {"adversary": adversary},
+            make_cell(f"adversarial-{adversary}-{recipe}", recipe, QWEN | ADVERSARIAL | {"adversary": adversary},
                  with_controls=adversary == "constant")
             for adversary in ADVERSARIES
         ]  # fmt: skip
-        found.append(Cell(f"specialized-{recipe}", recipe, QWEN | SPECIALIZED, with_controls=True))
+        found.append(make_cell(f"specialized-{recipe}", recipe, QWEN | SPECIALIZED, with_controls=True))
         found += [
-            Cell(sparsity_cell(recipe, sparsity), recipe, QWEN | SPECIALIZED | {"sparsity": sparsity},
+            make_cell(sparsity_cell(recipe, sparsity), recipe, QWEN | SPECIALIZED | {"sparsity": sparsity},
                  with_controls=sparsity == PAPER_SPARSITY)
             for sparsity in SPARSITIES[1:]
         ]  # fmt: skip
         found += [
-            Cell(readout_cell(recipe, readout), recipe, QWEN | SPECIALIZED | {"readout": readout})
+            make_cell(readout_cell(recipe, readout), recipe, QWEN | SPECIALIZED | {"readout": readout})
             for readout in ("last_hidden", "mean_hidden", "mean_embedding")
             if readout != READOUTS[recipe]
         ]
         found.append(
-            Cell(f"adversarial-smollm2-{recipe}", recipe, SMOLLM2 | ADVERSARIAL | {"adversary": "least_likely"})
+            make_cell(f"adversarial-smollm2-{recipe}", recipe, SMOLLM2 | ADVERSARIAL | {"adversary": "least_likely"})
         )
     found += [
-        Cell(temperature_cell(temperature), "default", QWEN | SPECIALIZED | {"temperature": temperature})
+        make_cell(temperature_cell(temperature), "default", QWEN | SPECIALIZED | {"temperature": temperature})
         for temperature in TEMPERATURES
         if temperature_cell(temperature) != "specialized-default"
     ]
     found += [
-        Cell(adversaries_cell(number), "default", QWEN | _TEAMS["adversarial"] | {"num_adversarial": number},
+        make_cell(adversaries_cell(number), "default", QWEN | _TEAMS["adversarial"] | {"num_adversarial": number},
              num_seeds=NUM_SEEDS_OF_CURVES)
         for number in range(MOST_ADVERSARIES + 1)
         if adversaries_cell(number) != "adversarial-constant-default"
     ]  # fmt: skip
     return {cell.name: cell for cell in found}
+
+
+def settings(study: Study, preset: str) -> list[Cell]:
+    """The one cell of a record."""
+    return [cells()[study.name]]
 
 
 def sparsity_cell(recipe: str, sparsity: float) -> str:
@@ -126,8 +118,7 @@ def readout_cell(recipe: str, readout: str) -> str:
 
 def temperature_cell(temperature: float) -> str:
     """The cell of the specialized team whose agents draw at this temperature."""
-    default = RunConfig().temperature
-    return "specialized-default" if temperature == default else f"specialized-temperature-{temperature:g}"
+    return "specialized-default" if temperature == TEMPERATURE else f"specialized-temperature-{temperature:g}"
 
 
 def adversaries_cell(number: int) -> str:
@@ -143,6 +134,8 @@ def notebook_config(team: str, namespace: Mapping[str, Any]) -> RunConfig:
     Args:
         team: "adversarial", "specialized" or "edge reduction".
     """
+    from dynagent.runs.config import RunConfig
+
     published = {} if team == "adversarial" else _TWO_MODELS
     models = published if namespace["preset"] == "paper" else QWEN
     given = {name: value for name, value in namespace.items() if value is not None}

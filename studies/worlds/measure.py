@@ -1,14 +1,10 @@
-"""What each recipe learns in worlds whose optimum is known: `make learner` writes results/learner.json.
+"""What each recipe learns in worlds whose optimum is known: results/learner.json.
 
 Nothing here asks a language model: agents are simulated, and the edge LLM's features of the questions are on record.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from typing import Any
 
@@ -27,33 +23,25 @@ from dynagent.policies.agent_aware import AgentAwarePolicy
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
-from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
 from dynagent.runs.record import Origin, Record
-from dynagent.runs.values import with_estimates
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
 from studies.common.calls import agent_calls
-from studies.common.grid import side_by_side
-from studies.common.program import program
-from studies.common.record import load_record, place_of, record_path
+from studies.common.study import Measured
 from studies.worlds.settings import (
     ABLATION,
     BUDGET,
-    CONTROLLED,
+    FEATURES,
     PAPER_QUESTIONS,
     RECIPES,
+    RECORDINGS,
     SPARSITIES,
     UNSEEN,
+    Controls,
     Recipe,
     Setting,
-    settings,
 )
-
-KIND = "worlds"
-RECORDINGS = "results/recordings"
-PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")
-FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
 
 
 def make_policy(recipe: Recipe, graph: AgentGraph, readings: RecordedReader, seed: int) -> Policy:
@@ -72,8 +60,10 @@ def learn(recipe: Recipe, world: World, seed: int, sparsity: float = 0.0) -> tup
     return policy, agent_calls(config, history, len(world.train_questions), len(world.graph.team))
 
 
-def measure(setting: Setting, seed: int) -> dict[str, float]:
+def measure(setting: Setting | Controls, seed: int) -> dict[str, float]:
     """One seed of a setting. The headline accuracy is that of the most probable graphs."""
+    if isinstance(setting, Controls):
+        return measure_controls(setting.world, seed)
     world = _world(setting.world, seed, setting.num_train, setting.team)
     policy, calls = learn((RECIPES | ABLATION)[setting.recipe], world, seed, setting.sparsity)
     if setting.deployed:
@@ -149,64 +139,28 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
     return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
 
 
-def run(num_seeds: int, processes: int, part: str = "") -> list[dict[str, Any]]:
-    """All seeds of all settings and controls, or those of one part, spread over processes; one row each."""
-    wanted, seeds = [setting for setting in settings() if part in ("", setting.part)], range(num_seeds)
-    controlled = CONTROLLED if part in ("", "controls") else ()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=side_by_side) as pool:
-        futures = {setting: [pool.submit(measure, setting, seed) for seed in seeds] for setting in wanted}
-        controls = {world: [pool.submit(measure_controls, world, seed) for seed in seeds] for world in controlled}
-        pending = [future for group in (*futures.values(), *controls.values()) for future in group]
-        for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
-            future.result()  # a failure ends everything at once
-    rows = [summarise(setting, [future.result() for future in group]) for setting, group in futures.items()]
-    for world, group in controls.items():
-        results = [future.result() for future in group]
-        for name in results[0]:
+def rows_of(measured: Measured) -> list[dict[str, Any]]:
+    """One row for each setting, each control, and each price of a vote."""
+    rows = []
+    for setting, results in measured.outcomes.items():
+        if isinstance(setting, Setting):
+            rows.append(summarise(setting, results))
+    for setting, results in measured.outcomes.items():
+        for name in results[0] if isinstance(setting, Controls) else ():
             gain = seed_interval([result[name] for result in results])
-            row = {"part": "controls", "origin": "controls", "world": world, "recipe": "default", "control": name}
-            rows.append(row | {"gain": gain, "num_seeds": num_seeds})
-    if part in ("", "sparsity"):
-        rows += best_possible()
-    return rows
+            row = {"part": "controls", "origin": "controls", "world": setting.world, "recipe": "default"}
+            rows.append(row | {"control": name, "gain": gain, "num_seeds": measured.num_seeds})
+    return rows + best_possible()
 
 
-def make_record(rows: list[dict[str, Any]], num_seeds: int, part: str, kept: Record | None = None) -> Record:
-    """The rows that were measured, beside those of other parts that are kept, each part with its origin.
-
-    Args:
-        part: that was measured; "" for all.
-    """
-    features = f"{RECORDINGS}/{FEATURES}"
+def write(measured: Measured) -> None:
+    """The record: all rows, each part with its origin."""
+    rows, features = rows_of(measured), f"{RECORDINGS}/{FEATURES}"
     record = Record.make(
-        kind=KIND,
-        command=f"{place_of(KIND).command} ARGS='--seeds {num_seeds}{part and f' --part {part}'}'",
-        seeds=list(range(num_seeds)),
+        **measured.origin(),
         inputs=[{"name": FEATURES, "kind": "record", "location": features,
                  "sha256": file_sha256(resolve_path(features))}],
+        numbers={"rows": rows},
     )  # fmt: skip
     origin = Origin(**record.model_dump(include=set(Origin.model_fields)))
-    others = [row for row in kept.numbers["rows"] if row["part"] != part] if kept else []
-    parts = {row["origin"]: kept.parts[row["origin"]] for row in others} if kept else {}
-    parts |= {row["origin"]: origin for row in rows}
-    return record.model_copy(update={"parts": parts, "numbers": with_estimates({"rows": others + rows})})
-
-
-@program
-def main(arguments: list[str] | None = None) -> int:
-    """Measure every recipe in every known-answer world."""
-    parser = argparse.ArgumentParser(prog="python -m studies.worlds.measure", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
-    parser.add_argument("--part", default="", choices=PARTS, help="measure this part again, and keep the other rows")
-    options = parser.parse_args(arguments)
-    path = record_path(KIND, options.output)
-    kept = load_record(KIND, path) if options.part else None
-    rows = run(options.seeds, options.processes, options.part)
-    make_record(rows, options.seeds, options.part, kept).save(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    record.model_copy(update={"parts": {row["origin"]: origin for row in rows}}).save(measured.path)

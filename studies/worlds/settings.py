@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from studies.common.study import Study
+
+RECORDINGS = "results/recordings"
+FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"  # of the questions, by the edge LLM
 # Training questions. The paper's recipe draws 200 batches of 4 from all; the others get as many questions as can be put
 # to all agents for no more calls than that takes.
 PAPER_QUESTIONS = 800
@@ -88,8 +93,20 @@ class Setting:
         return ", ".join(filter(None, (self.world, options, self.deployed)))
 
 
+@dataclass(frozen=True)
+class Controls:
+    """The default recipe's policy in a world, beside its controls."""
+
+    world: str
+
+
+def measured_settings(study: Study, preset: str) -> list[Setting | Controls]:
+    """All that is measured for results/learner.json."""
+    return [*settings(), *map(Controls, CONTROLLED)]
+
+
 def settings() -> list[Setting]:
-    """All that is measured."""
+    """Every recipe in every world, for all parts of the record but the controls."""
     worlds: list[tuple[str, tuple[tuple[str, Any], ...]]] = [
         ("scale", ()), ("routing", ()), ("routing", (("correlation", 0.3),)), ("mixture", ()),
         *(("adversarial", (("kind", kind),)) for kind in ("colluding", "constant", "wrong")),

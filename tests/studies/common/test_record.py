@@ -49,7 +49,9 @@ def test_a_missing_record_is_a_sentence_with_its_command(kind, tmp_path):
 
 def test_another_studys_record_is_refused(tmp_path):
     Record(kind="idea", command="make idea").save(tmp_path / "frontier.json")
-    with pytest.raises(ValueError, match=r"is a record of 'idea', not of 'frontier': `make frontier` makes that\.$"):
+    with pytest.raises(
+        ValueError, match=r"is a record of 'idea', not of 'frontier': `python -m studies.frontier` makes that\.$"
+    ):
         load_record("frontier", tmp_path)
 
 

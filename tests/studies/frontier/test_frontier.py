@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from dynagent.evaluation.statistics import Estimate
+from studies.common.program import study_program
 from studies.common.record import load_record
-from studies.frontier.measure import PRESETS, SETTINGS, against, main, make_case
+from studies.frontier.measure import SETTINGS, against, make_case
+from studies.frontier.study import STUDIES
 from studies.frontier.tables import savings_table
 
 SUBJECTS = ["a", "b", "c", "d"]
@@ -75,15 +77,15 @@ def test_a_cost_of_tokens_makes_learned_wirings_cheaper(setting, price):
     assert (case.value(everybody)[1] >= tokens).all()
 
 
-def test_an_unknown_setting_is_one_sentence(capsys):
-    assert main(["--settings", "ruting"]) == 2
-    assert capsys.readouterr().err.startswith("dynagent: There is no setting 'ruting'; did you mean 'routing'?")
+def test_an_unknown_preset_is_one_sentence(capsys):
+    assert study_program(STUDIES, "Measure.")(["--preset", "smok"]) == 2
+    assert capsys.readouterr().err.startswith("dynagent: There is no preset 'smok'; did you mean 'smoke'?")
 
 
 def test_the_committed_record_has_every_setting_with_twenty_seeds():
     record = load_record("frontier")
     assert set(record.numbers) == set(record.parts) == set(SETTINGS)
     for name, part in record.parts.items():
-        assert len(part.seeds) == PRESETS["laptop"]["seeds"] == 20
+        assert len(part.seeds) == STUDIES[0].seeds["laptop"] == 20
         assert part.code.dirty is False
         assert max(row.get("spend mismatch", 0) for row in record.numbers[name]["wirings"].values()) <= 0.02

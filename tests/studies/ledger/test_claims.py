@@ -87,7 +87,7 @@ def test_every_row_has_a_verdict_and_a_record_or_says_why_not():
             assert found["questions"] == record.num_questions == 1000
             assert found["ours"].ci_low <= found["ours"].mean <= found["ours"].ci_high
             assert found["models"] == "other"
-            assert found["command"].startswith("make experiments")
+            assert found["command"] == record.record.command == f"python -m studies.table2 {record.name}"
 
 
 def test_levels_of_other_models_are_not_compared_and_effects_are_judged():
@@ -133,7 +133,7 @@ def test_crosswords_are_judged_on_real_answers_and_say_what_was_not_run():
 
 def test_missing_records_are_an_error_with_the_command(tmp_path, capsys):
     assert claims.main(["--records", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
-    assert "`make experiments ARGS='--cells adversarial-constant-paper'` makes it." in capsys.readouterr().err
+    assert "`python -m studies.table2 adversarial-constant-paper` makes it." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

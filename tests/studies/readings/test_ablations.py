@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 
 import nbformat
@@ -13,8 +14,9 @@ from dynagent.evaluation.statistics import Estimate
 from dynagent.runs.record import Record
 from studies.common.outcomes import Outcome, Results
 from studies.common.plots import plot_estimates
+from studies.common.program import study_program
 from studies.common.record import load_record
-from studies.common.study import collect, run
+from studies.common.study import run
 from studies.common.tables import gained, only, shown
 from studies.readings import embedding as embedding_ablation
 from studies.readings import model_size
@@ -22,6 +24,8 @@ from studies.readings.edge_llms import QuantizedReader, feature_arrays, load_unt
 from studies.readings.measure import Reading, measure, place, scale_of
 from studies.readings.tables import ratios
 from studies.released import measure as as_released
+from studies.released import study as declared
+from studies.released import training
 from studies.released.header import header_question, read_header
 from studies.released.tables import effects, exact, heard, sparsity, states
 from studies.released.training import (
@@ -108,22 +112,27 @@ def test_an_all_chinese_evaluation_counts_chinese_questions_alone():
 
 
 def test_outcomes_are_remembered_and_measured_anew_with_other_seeds(tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.common.study.PARTIAL", str(tmp_path))
-    calls = []
+    monkeypatch.setattr("studies.common.study.REMEMBERED", str(tmp_path))
+    calls, written = [], []
 
+    @wraps(training.measure)
     def counted(setting, num_seeds):
         calls.append(num_seeds)
         return Outcome({"a": np.full((num_seeds, 3), 0.25)}, {"b": [1.0] * num_seeds})
 
+    monkeypatch.setattr("studies.released.training.measure", counted)
+    monkeypatch.setattr("studies.released.measure.settings", lambda study, preset: [Heard(0.1, "voids")])
+    monkeypatch.setattr("studies.released.measure.write", written.append)
     for seeds in (2, 2, 3):
-        found = collect("study", [Heard(0.1, "voids")], counted, seeds)[Heard(0.1, "voids")]
+        run(declared.AS_RELEASED, "smoke", seeds, output=str(tmp_path))
+        found = written[-1].outcomes[Heard(0.1, "voids")]
         assert found.scores["a"].shape == (seeds, 3)
         assert found.values["b"] == [1.0] * seeds
     assert calls == [2, 3]
 
 
 def test_a_wrong_preset_is_one_sentence(capsys):
-    assert run("released/as_released", "about", dict, ["--preset", "papr"]) == 2
+    assert study_program(declared.STUDIES, "about")(["as_released", "--preset", "papr"]) == 2
     assert "There is no preset 'papr'" in capsys.readouterr().err
 
 
@@ -188,7 +197,7 @@ def test_a_record_says_where_it_is_from(kind):
     assert record.code.dirty is False
     assert all(len(used.sha256) == 64 for used in record.inputs)
     assert not [used for used in record.inputs if used.location.startswith("/")]
-    assert record.command.endswith("--preset laptop")
+    assert record.command == f"python -m studies.{kind.replace('/', ' ')}"
 
 
 def test_switches_that_concern_no_vote_change_nothing_exactly(records):
@@ -264,7 +273,7 @@ def test_the_tables_of_the_notebooks(records):
     assert len(heard(record)) == 15
     assert len(sparsity(record, "paper", "dynamic")) == 5
     assert ratios(records["embedding_ablation"], "routing").shape == (4, 4)
-    assert len(embedding_ablation.settings("routing")) == 32
+    assert len(embedding_ablation.readings("routing")) == 32
     estimate = Estimate(1.0, 0.5, 1.5, 3)
     axes = plot_estimates({"a": {"x": estimate, "y": estimate}, "b": {"y": estimate}}, "points").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+from functools import wraps
 from pathlib import Path
 
 import nbformat
@@ -18,10 +19,12 @@ from dynagent.runs.build import prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.presets import PRESETS
 from studies.common.numbers import plain
+from studies.common.program import study_program
+from studies.common.study import run
 from studies.table2 import record as table2_records
-from studies.table2 import run as table2
+from studies.table2.cell import Cell
 from studies.table2.measure import accuracy_by_votes, measure
-from studies.table2.record import CellRecord, is_finished
+from studies.table2.record import CellRecord
 from studies.table2.settings import (
     ADVERSARIES,
     MOST_ADVERSARIES,
@@ -29,15 +32,17 @@ from studies.table2.settings import (
     RECIPES,
     SPARSITIES,
     SPECIALIZED,
+    TEMPERATURE,
     TEMPERATURES,
-    Cell,
     adversaries_cell,
     cells,
+    make_cell,
     notebook_config,
     readout_cell,
     sparsity_cell,
     temperature_cell,
 )
+from studies.table2.study import STUDIES, study_of
 from studies.table2.tables import best_possible, best_static, sparsity_rows
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,7 +52,7 @@ TEAMS = {"adversarial_agents": "adversarial", "specialized_agents": "specialized
 
 
 def small_cell(name: str, recipe: str = "default", **changes) -> Cell:
-    return Cell(name, recipe, QWEN | SPECIALIZED | SMALL | changes, num_seeds=2, with_controls=True)
+    return make_cell(name, recipe, QWEN | SPECIALIZED | SMALL | changes, num_seeds=2, with_controls=True)
 
 
 # --- cells
@@ -75,6 +80,8 @@ def test_every_cell_is_there():
     names |= {temperature_cell(t) for t in TEMPERATURES} | {adversaries_cell(n) for n in range(MOST_ADVERSARIES + 1)}
     assert names == set(cells())
     assert all(name == cell.name for name, cell in cells().items())
+    assert RunConfig().temperature == TEMPERATURE
+    assert [study.name for study in STUDIES] == list(cells())
 
 
 @pytest.mark.parametrize("name", ["adversaries-03", "edge-reduction-0.1-paper", "specialized-temperature-0.5"])
@@ -147,62 +154,69 @@ def test_accuracy_by_votes_on_answers_that_are_known():
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """Which seeds are measured; `fail_at` stops before one of them, as a kill would."""
+def counted(monkeypatch, tmp_path):
+    """Which seeds are measured; `at` stops before one of them, as a kill would."""
     calls: list[tuple[str, int]] = []
     stop: dict[str, int] = {}
 
+    @wraps(measure)
     def counting(cell, seed):
         if len(calls) == stop.get("at"):
             raise KeyboardInterrupt
         calls.append((cell.name, seed))
         return measure(cell, seed)
 
-    monkeypatch.setattr(table2, "measure", counting)
+    monkeypatch.setattr("studies.table2.measure.measure", counting)
+    monkeypatch.setattr("studies.common.study.REMEMBERED", str(tmp_path / "outcomes"))
     return calls, stop
 
 
-def test_a_killed_run_continues(counted, tmp_path):
+def run_cell(cell: Cell, folder: Path, monkeypatch, num_seeds: int = 2) -> Path:
+    monkeypatch.setattr("studies.table2.settings.cells", lambda: {cell.name: cell})
+    return run(study_of(cell), "smoke", num_seeds, processes=1, output=str(folder))
+
+
+def test_a_killed_run_continues(counted, tmp_path, monkeypatch):
     calls, stop = counted
-    wanted = [small_cell("one"), small_cell("two", sparsity=0.1)]
-    stop["at"] = 3
+    cell, folder = small_cell("one"), tmp_path / "records"
+    stop["at"] = 1
     with pytest.raises(KeyboardInterrupt):
-        table2.run(wanted, tmp_path, processes=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "one.npz"]
-    before = (tmp_path / "one.json").read_bytes()
+        run_cell(cell, folder, monkeypatch)
+    assert not folder.exists()
     stop.clear()
-    calls.clear()
-    assert table2.run(wanted, tmp_path, processes=1) == ["two"]
-    assert calls == [("two", 0), ("two", 1)]
-    assert (tmp_path / "one.json").read_bytes() == before
-    assert table2.run(wanted, tmp_path, processes=1) == []
-    assert table2.run(wanted[:1], tmp_path, processes=1, num_seeds=1) == ["one"]  # other seeds are another cell
+    assert run_cell(cell, folder, monkeypatch) == folder / "one.json"
+    assert calls == [("one", 0), ("one", 1)]
+    assert sorted(path.name for path in folder.iterdir()) == ["one.json", "one.npz"]
+    arrays = (folder / "one.npz").read_bytes()
+    run_cell(cell, folder, monkeypatch)
+    assert calls == [("one", 0), ("one", 1)]
+    assert (folder / "one.npz").read_bytes() == arrays
 
 
-def test_a_cell_is_measured_again_if_anything_that_it_depends_on_has_changed(counted, tmp_path, monkeypatch):
-    cell = small_cell("one")
-    table2.run([cell], tmp_path, processes=1)
-    assert is_finished(cell, 2, tmp_path)
-    assert not is_finished(small_cell("one", temperature=0.3), 2, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(table2_records, "_code", lambda: "other code")
-        assert not is_finished(cell, 2, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(table2_records, "_recordings", lambda config: ["other answers"])
-        assert not is_finished(cell, 2, tmp_path)
-    (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:-7])  # torn
-    assert not is_finished(cell, 2, tmp_path)
-    apart = r"not of one run with its record: `make experiments ARGS='--cells one'` makes both anew\.$"
+def test_a_seed_is_measured_again_if_anything_that_it_depends_on_has_changed(counted, tmp_path, monkeypatch):
+    calls, _ = counted
+    run_cell(small_cell("one"), tmp_path, monkeypatch, 1)
+    run_cell(small_cell("one", temperature=0.3), tmp_path, monkeypatch, 1)
+    assert calls == [("one", 0)] * 2
+    monkeypatch.setattr("studies.common.study.digest_of", lambda files: "other code")
+    run_cell(small_cell("one"), tmp_path, monkeypatch, 1)
+    assert calls == [("one", 0)] * 3
+
+
+def test_a_torn_record_is_refused(counted, tmp_path, monkeypatch):
+    run_cell(small_cell("one"), tmp_path, monkeypatch, 1)
+    (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:-7])
+    apart = r"not of one run with its record: `python -m studies\.table2 one --preset smoke --seeds 1` makes both anew"
     with pytest.raises(ValueError, match=apart):
         CellRecord.load("one", tmp_path)
     (tmp_path / "one.json").unlink()
-    with pytest.raises(ValueError, match=r"There is no record .*: `make experiments"):
+    with pytest.raises(ValueError, match=r"There is no record .*: `python -m studies\.table2 one`"):
         CellRecord.load("one", tmp_path)
 
 
-def test_a_record_holds_what_was_measured(counted, tmp_path):
+def test_a_record_holds_what_was_measured(counted, tmp_path, monkeypatch):
     cell = small_cell("one")
-    table2.run([cell], tmp_path, processes=1)
+    run_cell(cell, tmp_path, monkeypatch)
     record, seeds = CellRecord.load("one", tmp_path), [measure(cell, seed) for seed in range(2)]
     for name in seeds[0].scores:
         np.testing.assert_allclose(record.scores[name], np.stack([seed.scores[name] for seed in seeds]), atol=1e-3)
@@ -281,9 +295,10 @@ FAULTS = {
 def test_bad_recordings_end_with_a_sentence_that_names_the_command(fault, recordings, tmp_path, monkeypatch, capsys):
     spoil, sentence = FAULTS[fault]
     spoil(recordings)
-    cell = Cell("bad", "default", QWEN | SPECIALIZED | {"recordings": str(recordings)}, num_seeds=1)
-    monkeypatch.setattr(table2, "cells", lambda: {"bad": cell})
-    assert table2.main(["--processes", "1", "--output", str(tmp_path / "out")]) == 2
+    cell = make_cell("bad", "default", QWEN | SPECIALIZED | {"recordings": str(recordings)}, num_seeds=1)
+    monkeypatch.setattr("studies.table2.settings.cells", lambda: {"bad": cell})
+    main = study_program([study_of(cell)], "Train many seeds.")
+    assert main(["--processes", "1", "--output", str(tmp_path / "out")]) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dynagent: ")]
     assert re.search(sentence, error), error
     assert error.endswith(".")
@@ -291,7 +306,7 @@ def test_bad_recordings_end_with_a_sentence_that_names_the_command(fault, record
 
 
 def test_an_unknown_cell_is_named(capsys):
-    assert table2.main(["--cells", "specialised-default"]) == 2
+    assert study_program(STUDIES, "Train many seeds.")(["specialised-default"]) == 2
     assert "did you mean 'specialized-default'?" in capsys.readouterr().err
 
 

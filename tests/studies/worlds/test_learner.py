@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dynagent.evaluation.statistics import Estimate
 from studies.common.record import load_record
 from studies.common.tables import shown
-from studies.worlds.measure import make_record, measure
+from studies.worlds.measure import measure
 from studies.worlds.settings import ABLATED, ABLATION, CURVE, RECIPES, SPARSITIES, UNSEEN, Setting, settings
 
 RECORD = load_record("worlds")
@@ -118,16 +117,6 @@ def test_default_is_nowhere_significantly_below_the_paper():
 def test_the_ablation_has_its_reference():
     for world in ABLATED:
         assert {r["recipe"] for r in rows("ablation", world=world)} == {"default", *ABLATION}
-
-
-def test_a_part_that_is_measured_again_leaves_the_others_and_their_origin():
-    row = {"part": "curve", "origin": "curve", "headroom": Estimate(0.5, 0.4, 0.6, 3)}
-    record = make_record([row], 3, "curve", kept=RECORD)
-    assert record.numbers["rows"] == [other for other in ROWS if other["part"] != "curve"] + [row]
-    assert record.parts["curve"].command == record.command == "make learner ARGS='--seeds 3 --part curve'"
-    assert {name: part for name, part in record.parts.items() if name != "curve"} == {
-        name: part for name, part in RECORD.parts.items() if name != "curve"
-    }
 
 
 def test_a_setting_can_be_measured_again():
