@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from dynagent.learning.objectives import Estimator
+from dynagent.learning.objectives import OBJECTIVES, Estimator
 from dynagent.parameters import Count, CountOrZero, Parameters, Positive, PositiveOrZero, real_number
 
 STREAMS = ("data", "graphs", "init", "evaluation")
@@ -29,7 +29,7 @@ class TrainConfig(Parameters):
         gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
             much memory a step needs, and numbers by no more than rounding.
         graphs_per_question: K, graphs drawn for each question of a batch.
-        estimator: see `dynagent.learning.objectives`; "reinforce" is as published.
+        estimator: the name of one of `dynagent.learning.objectives.OBJECTIVES`; "reinforce" is as published.
         learning_rate, optimizer: "adam" or "sgd".
         backbone_learning_rate: of the edge LLM's own weights or adapters, where they are trained.
         bias_speed: the learning rate of the bias over that of the weights, for an edge policy that reads questions.
@@ -68,11 +68,7 @@ class TrainConfig(Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.estimator == "leave_one_out" and self.graphs_per_question < 2:
-            raise ValueError(
-                "The estimator 'leave_one_out' compares the graphs of one question: set graphs_per_question to 2 "
-                "or more, or choose another estimator."
-            )
+        OBJECTIVES[self.estimator].check_number_of_graphs(self.graphs_per_question)
 
     def steps(self, num_questions: int) -> int:
         """Optimiser steps of a training on so many questions."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -16,10 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
-from dynagent.learning.config import TrainConfig
-from dynagent.llm.base import check_finite
+from dynagent.llm.base import Readable, check_finite
 
 CARD = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")  # a template, for saved policies
+
+
+class LearningRates(Protocol):
+    """What a policy asks of a training's configuration; `dynagent.learning.config.TrainConfig` says what each is."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def backbone_learning_rate(self) -> float: ...
+
+    @property
+    def bias_speed(self) -> float: ...
 
 
 class Policy(
@@ -34,18 +46,18 @@ class Policy(
 
     _hub_mixin_config: dict[str, Any] | None  # what is saved as config.json: the constructor's arguments
 
-    def encode(self, questions: Sequence[Any]) -> Tensor:
+    def encode(self, questions: Sequence[Readable]) -> Tensor:
         """Features of the questions: [B, H]."""
         raise NotImplementedError
 
     def fit_standardization(self, features: Tensor) -> None:
         """Adapt to the training questions' features, [n, H], before training; by default, not at all."""
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: LearningRates) -> list[dict[str, Any]]:
         """What is trained, in groups of parameters with their learning rate, as an optimiser takes them."""
-        return [{"params": list(self.parameters()), "lr": config.learning_rate}]
+        return [{"params": list(self.parameters()), "lr": rates.learning_rate}]
 
-    def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
+    def edge_logits_of(self, questions: Sequence[Readable]) -> Tensor:
         """Edge logits of the questions, without gradient, on the CPU: [B, E]."""
         with torch.no_grad():
             logits: Tensor = self(self.encode(questions).to(next(self.parameters()).device))
@@ -104,8 +116,8 @@ class Policy(
 
 def team_of(graph: AgentGraph) -> list[str]:
     """Each agent in order, by its name, its group and the identity of its language model, if it has one."""
-    agents = [(node, getattr(getattr(node.operation, "llm", None), "identity", "none")) for node in graph.nodes[:-1]]
-    return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in agents]
+    identities = [operation.llm.identity if operation.llm is not None else "none" for operation in graph.operations]
+    return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in zip(graph.nodes, identities, strict=False)]
 
 
 def initial_probability(graph: AgentGraph) -> float:

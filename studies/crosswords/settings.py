@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from dynagent.learning.config import TrainConfig
-from dynagent.learning.objectives import Estimator
+from dynagent.learning.objectives import OBJECTIVES, Estimator
 from dynagent.llm.local import Readout
 from dynagent.parameters import Count, EdgeProbability, Positive
 from dynagent.team.crosswords import Judge
@@ -83,7 +83,7 @@ class CrosswordsConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.estimator in ("exact", "local_expectation"):
+        if not OBJECTIVES[self.estimator].takes_readers:
             raise ValueError(
                 f"estimator {self.estimator!r} is for agents that do not read each other: choose 'leave_one_out'."
             )

@@ -60,9 +60,9 @@ class Stopped(Runner):
         self._call()
         return super().run(*arguments)
 
-    def expected_utility(self, *arguments):
+    def ballots(self, *arguments):
         self._call()
-        return super().expected_utility(*arguments)
+        return super().ballots(*arguments)
 
 
 def fit(policy, graph, runner, path, resume=True, run=RUN, **options):
