@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
@@ -56,9 +56,9 @@ class Answers:
         self._answers: dict[Situation, Answer] = {}
         self._messages: dict[Message, Message] = {}  # equal ones are one object: long runs remember many
 
-    def __getitem__(self, situation: Situation) -> Answer:
-        """An answer that was asked for before."""
-        return self._answers[situation]
+    def known(self, situations: Iterable[Situation]) -> list[Answer]:
+        """Answers that were asked for before."""
+        return [self._answers[situation] for situation in situations]
 
     def ask(self, work: Mapping[Situation, Question]) -> None:
         """Ask what is not yet known: one batched call for each language model."""

@@ -83,7 +83,8 @@ class Runner:
 
         votes = hears[..., :-1, self.graph.decision_node]
         option_probs = self.decision.option_probs(torch.where(votes, answers, NOT_ASKED), most_options(questions))
-        utility = prob_of_right(option_probs, _right(questions, option_probs.device))
+        right = _right(questions, option_probs.device)[:, None].expand(votes.shape[:-1])  # [B, K]
+        utility = prob_of_right(option_probs, right)
         return Outcome(utility, answers, asked, option_probs, (tokens * asked).sum(-1))
 
     def _answers_of_silent(self, questions: Sequence[Question], asked: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,7 @@ class Runner:
         places = (asked & ~self.reads).any(1).nonzero()  # [P, 2], question and agent
         situations = [Situation(questions[b].id, node) for b, node in places.tolist()]
         self.answers.ask(dict(zip(situations, [questions[b] for b in places[:, 0].tolist()], strict=True)))
-        given = [self.answers[situation] for situation in situations]
+        given = self.answers.known(situations)
         answers, tokens = torch.full(asked.shape, NOT_ASKED), torch.zeros(asked.shape, dtype=torch.long)
         answers[places[:, 0], :, places[:, 1]] = torch.tensor([a.option for a in given], dtype=torch.long)[:, None]
         tokens[places[:, 0], :, places[:, 1]] = torch.tensor([a.tokens for a in given], dtype=torch.long)[:, None]
@@ -119,11 +120,11 @@ class Runner:
         """
         if any(agent.reads for agent in self.team):
             raise ValueError("Agents that read each other have no answer of their own: draw graphs and run them.")
-        self.prepare(questions)
-        nodes = range(len(self.team))
-        given = [[self.answers[Situation(question.id, node)] for node in nodes] for question in questions]
-        answers = torch.tensor([[answer.option for answer in row] for row in given])  # [B, N]
-        tokens = torch.tensor([[answer.tokens for answer in row] for row in given])  # [B, N]
+        asked = [(Situation(question.id, node), question) for question in questions for node in range(len(self.team))]
+        self.answers.ask(dict(asked))
+        given = self.answers.known(situation for situation, _ in asked)
+        answers = torch.tensor([answer.option for answer in given]).view(len(questions), -1)  # [B, N]
+        tokens = torch.tensor([answer.tokens for answer in given]).view(len(questions), -1)  # [B, N]
         return Ballots(
             self.decision,
             answers.to(device, non_blocking=True),

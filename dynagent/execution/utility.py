@@ -62,7 +62,8 @@ class Ballots:
             votes: [..., K, N] bool, the agents that the decision hears.
         """
         cast = torch.where(votes, self.answers[..., None, :], NOT_ASKED)
-        return prob_of_right(self.decision.option_probs(cast, self.num_options), self.right)
+        option_probs = self.decision.option_probs(cast, self.num_options)  # [..., K, C]
+        return prob_of_right(option_probs, self.right[..., None].expand(votes.shape[:-1]))
 
     def expected_utility(self, vote_probs: Tensor) -> Tensor:
         """The utility averaged over all 2^N graphs, differentiable: [...].
@@ -75,7 +76,7 @@ class Ballots:
         """
         if isinstance(self.decision, ClosedFormDecision):
             option_probs = self.decision.expected_option_probs(vote_probs, self.answers, self.num_options)
-            return prob_of_right(option_probs[..., None, :], self.right)[..., 0]
+            return prob_of_right(option_probs, self.right)
         return enumerated_utility(vote_probs, self.utility)
 
     def expected_cost(self, vote_probs: Tensor, cost_weight: float) -> Tensor:
@@ -120,9 +121,8 @@ def check_enumerable(num_edges: int) -> None:
 
 
 def prob_of_right(option_probs: Tensor, right: Tensor) -> Tensor:
-    """The right option's probability: [..., K] from [..., K, C], given the right options [...]."""
-    index = right[..., None, None].expand(*option_probs.shape[:-1], 1)
-    return option_probs.gather(-1, index).squeeze(-1)
+    """The right option's probability: [...] from [..., C], given the right options [...]."""
+    return option_probs.gather(-1, right[..., None]).squeeze(-1)
 
 
 def most_options(questions: Sequence[Question]) -> int:

@@ -52,7 +52,7 @@ def ask_in_waves(
             situations[place] = _situation(place, senders, situations, answers, questions)
         answers.ask({situations[place]: questions[place[0]] for place in ready})
         waiting = blocked
-    return {place: answers[situation] for place, situation in situations.items()}
+    return dict(zip(situations, answers.known(situations.values()), strict=True))
 
 
 def _wave(waiting: Sequence[Place], adjacency: Tensor) -> tuple[dict[Place, list[int]], list[Place]]:

@@ -137,7 +137,7 @@ def _check(policies: Sequence[Policy], graph: AgentGraph, configs: Sequence[Trai
     instead = "train its seeds one by one with dynagent.learning.loop.train"
     for policy in policies:
         if type(policy).forward not in (EdgePolicy.forward, StaticEdgePolicy.forward):
-            raise ValueError(f"Seeds of a {type(policy).__name__} cannot be trained side by side: {instead}.")
+            raise ValueError(f"Policies of class {type(policy).__name__} cannot be trained side by side: {instead}.")
     if any(operation.reads for operation in graph.operations):
         raise ValueError(f"Seeds of a team whose agents read each other cannot be trained side by side: {instead}.")
     OBJECTIVES[configs[0].estimator].check_graph(graph)

@@ -105,7 +105,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An objective's own part of a contribution, without the penalty."""
+    """An objective's own part of a contribution, without the penalty. All but the loss is without gradient."""
 
     loss: Tensor
     utility: Tensor
@@ -136,14 +136,9 @@ class Objective(ABC):
         edge_probs = edge_logits.sigmoid()
         estimate = self.estimate(edge_logits, edge_probs, batch, average)
         penalty = batch.sparsity * sparsity_penalty(edge_probs, _on(edge_probs, batch.penalised))
-        num_edges = (edge_probs * _on(edge_probs, batch.decision_edges)).sum(-1)
-        return Contribution(
-            loss=estimate.loss + penalty,
-            utility=estimate.utility.detach(),
-            baseline=estimate.baseline.detach(),
-            num_edges=num_edges.detach(),
-            num_reaching=estimate.num_reaching,
-        )
+        num_edges = (edge_probs.detach() * _on(edge_probs, batch.decision_edges)).sum(-1)
+        loss = estimate.loss + penalty
+        return Contribution(loss, estimate.utility, estimate.baseline, num_edges, estimate.num_reaching)
 
     @abstractmethod
     def estimate(self, edge_logits: Tensor, edge_probs: Tensor, batch: Batch, average: Tensor | None) -> Estimate:
@@ -238,7 +233,7 @@ class Expectation(Objective):
         expected = self.expected_utility(vote_probs, ballots, batch)
         utility = expected - ballots.expected_cost(vote_probs, batch.cost_weight)  # [..., B]
         loss = -utility.mean(-1)
-        utility = utility[..., None]
+        utility = utility.detach()[..., None]  # [..., B, 1]
         return Estimate(loss, utility, torch.zeros_like(utility), torch.full_like(utility, vote_probs.shape[-1]))
 
     @abstractmethod
