@@ -49,6 +49,10 @@ class QuestionBatch(Generic[AnyQuestion]):
         penalise = self.config.penalise
         return decided_edges(self.graph, self.config.decide if penalise == "decided" else penalise)
 
+    def into_decision(self, values: Tensor) -> Tensor:
+        edges = self.decision_edges.nonzero()[:, 0]
+        return values[..., edges.to(values.device, non_blocking=True)]
+
     def draw(self, edge_logits: Tensor) -> Draws:
         config = self.config
         dags = sample_dags(edge_logits, self.graph, self.noise, order=config.order, decide=config.decide)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -65,20 +64,21 @@ class SeedsBatch:
 
     Attributes:
         noise: [S, B, K, 2, N].
+        decision_edges: [N] bool, all of them.
     """
 
     noise: Tensor
     votes: Ballots
+    decision_edges: Tensor
     sparsity: float
     cost_weight: float = 0.0
 
-    @cached_property
-    def decision_edges(self) -> Tensor:
-        return torch.ones(self.votes.answers.shape[-1], dtype=torch.bool)
-
     @property
     def penalised(self) -> Tensor:
-        return self.decision_edges  # an edge into the decision is decided and has an effect, whatever the configuration
+        return self.decision_edges  # they are decided and have an effect, whatever the configuration
+
+    def into_decision(self, values: Tensor) -> Tensor:
+        return values
 
     def draw(self, edge_logits: Tensor) -> Draws:
         """Edges into the decision close no cycle: each is taken with its probability."""
@@ -115,14 +115,16 @@ def train_side_by_side(
     optimizer = OPTIMIZERS[config.optimizer](_parameter_groups(weight, bias, config))
     schedule = make_schedule(optimizer, config.schedule, order.shape[1])
     generators = [config.generator("graphs") for config in configs]
-    num_graphs = objective.num_graphs(config.graphs_per_question)
+    noise_shape = config.batch_size, objective.num_graphs(config.graphs_per_question), graph.num_edges
+    into_decision = graph.decision_edges.nonzero()[:, 0]  # [N]
+    all_edges = torch.ones(len(into_decision), dtype=torch.bool)
     average: Tensor | None = None  # [S]
     seeds = torch.arange(len(configs))[:, None]
     for step in range(order.shape[1]):
         rows = order[:, step]  # [S, B]
         edge_logits = features[seeds, rows] @ weight.mT + bias[:, None]  # [S, B, N]
-        noise = _noise(generators, config.batch_size, num_graphs, graph)
-        batch = SeedsBatch(noise, known.ballots(graph, rows), config.sparsity)
+        noise = _noise(generators, noise_shape)[..., into_decision]  # [S, B, K, 2, N]
+        batch = SeedsBatch(noise, known.ballots(graph, rows), all_edges, config.sparsity)
         contribution = objective(edge_logits, batch, average)
         optimizer.zero_grad()
         contribution.loss.sum().backward()  # each seed has parameters of its own
@@ -210,8 +212,13 @@ def _put_back(policies: Sequence[Policy], graph: AgentGraph, weights: Tensor, bi
                 policy.edge_logits[graph.decision_edges] = bias
 
 
-def _noise(generators: Sequence[torch.Generator], batch_size: int, num_graphs: int, graph: AgentGraph) -> Tensor:
-    """The numbers that draw a batch's graphs, the same as in a training by itself: [S, B, K, 2, N]."""
-    into_decision = graph.decision_edges.nonzero()[:, 0]
-    noise = [edge_noise(batch_size, num_graphs, graph.num_edges, generator) for generator in generators]
-    return torch.stack([each[..., into_decision] for each in noise])
+def _noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    """The numbers that draw a batch's graphs, the same as in a training by itself: [S, B, K, 2, E].
+
+    Args:
+        shape: B, K and E; where K is 0 no generator is asked.
+    """
+    num_questions, num_graphs, num_edges = shape
+    if not num_graphs:
+        return torch.zeros(len(generators), num_questions, 0, 2, num_edges)
+    return torch.stack([edge_noise(*shape, generator) for generator in generators])

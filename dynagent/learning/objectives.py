@@ -77,6 +77,9 @@ class Batch(Protocol):
     def cost_weight(self) -> float:
         """What the tokens of the full graph cost, in units of utility."""
 
+    def into_decision(self, values: Tensor) -> Tensor:
+        """Of values [..., E] those of the edges into the decision: [..., N]."""
+
     def draw(self, edge_logits: Tensor) -> Draws:
         """Draw K graphs a question by the noise and run them."""
 
@@ -229,7 +232,7 @@ class Expectation(Objective):
 
     def estimate(self, edge_logits: Tensor, edge_probs: Tensor, batch: Batch, average: Tensor | None) -> Estimate:
         ballots = batch.ballots(edge_probs.device)
-        vote_probs = edge_probs[..., _on(edge_probs, batch.decision_edges.nonzero()[:, 0])]  # [..., B, N]
+        vote_probs = batch.into_decision(edge_probs)  # [..., B, N]
         expected = self.expected_utility(vote_probs, ballots, batch)
         utility = expected - ballots.expected_cost(vote_probs, batch.cost_weight)  # [..., B]
         loss = -utility.mean(-1)
@@ -260,7 +263,7 @@ class LocalExpectation(Expectation):
     """For each edge the utility with it minus that without it, the other edges being drawn."""
 
     def expected_utility(self, vote_probs: Tensor, ballots: Ballots, batch: Batch) -> Tensor:
-        noise = batch.noise[..., 0, :][..., batch.decision_edges]  # [..., B, K, N]
+        noise = batch.into_decision(batch.noise[..., 0, :])  # [..., B, K, N]
         return local_expectation(vote_probs, ballots.utility, _on(vote_probs, noise))
 
     def num_graphs(self, graphs_per_question: int) -> int:
