@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +26,7 @@ from dynagent.learning.objectives import OBJECTIVES
 from dynagent.learning.optimizer import OPTIMIZERS, StepGuard, make_schedule
 from dynagent.learning.order import training_plan
 from dynagent.learning.watch import Watch, measured
+from dynagent.llm.base import Readable
 from dynagent.policies.base import Policy
 from dynagent.progress import progress
 from dynagent.sampling import edge_noise, most_probable_dags
@@ -129,7 +130,7 @@ def train(
                     edge_logits = edge_logits.cpu()
                 contribution = objective(edge_logits, batch, state.average)
                 accelerator.backward(contribution.loss)
-            parts.append(measured(edge_logits, contribution))
+            parts.append(measured(edge_logits, contribution, graph))
             ids += [question.id for question in batch.questions]
         per_question = torch.cat(parts, 1).to(accelerator.device, non_blocking=True)  # [5, B]
         means = accelerator.reduce(per_question[1:].mean(1), "mean")
@@ -195,7 +196,7 @@ def _resume(state: TrainingState, checkpoint: Checkpoint, num_iterations: int, a
 
 
 def _keep_the_best(
-    state: TrainingState, graph: AgentGraph, questions: Sequence[Any], inputs: Tensor, cost_weight: float
+    state: TrainingState, graph: AgentGraph, questions: Sequence[Readable], inputs: Tensor, cost_weight: float
 ) -> None:
     """Early stopping: keep the weights if the most probable graphs of the held-out questions never did as well."""
     with torch.no_grad():

@@ -20,7 +20,8 @@ from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.learning.baselines import moving_average
 from dynagent.learning.config import TrainConfig
-from dynagent.learning.objectives import OBJECTIVES, Draws
+from dynagent.learning.contribution import Draws
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.learning.optimizer import OPTIMIZERS, make_schedule
 from dynagent.learning.order import data_order
 from dynagent.policies.base import Policy
@@ -55,27 +56,23 @@ class Answered:
         if rows is None:
             return Ballots(graph.decision, self.answers, self.right, self.num_options)
         seeds = torch.arange(len(rows))[:, None]
-        return Ballots(graph.decision, self.answers[seeds, rows], self.right[seeds, rows], self.num_options)
+        return Ballots(graph.decision, self.answers[seeds, rows], self.right.gather(1, rows), self.num_options)
 
 
 @dataclass(frozen=True)
 class SeedsBatch:
-    """B questions for each of S seeds, see `dynagent.learning.objectives.Batch`; E = N, the edges into the decision.
+    """B questions for each of S seeds, see `dynagent.learning.contribution.Batch`; E = N, the edges into the decision.
 
     Attributes:
         noise: [S, B, K, 2, N].
-        decision_edges: [N] bool, all of them.
+        penalised: [N] bool; all, since they are decided and have an effect, whatever the configuration.
     """
 
     noise: Tensor
     votes: Ballots
-    decision_edges: Tensor
+    penalised: Tensor
     sparsity: float
     cost_weight: float = 0.0
-
-    @property
-    def penalised(self) -> Tensor:
-        return self.decision_edges  # they are decided and have an effect, whatever the configuration
 
     def into_decision(self, values: Tensor) -> Tensor:
         return values
@@ -84,7 +81,7 @@ class SeedsBatch:
         """Edges into the decision close no cycle: each is taken with its probability."""
         taken = self.noise[..., 0, :] < edge_logits.detach().sigmoid()[:, :, None]  # [S, B, K, N]
         log_probs = log_prob(edge_logits[:, :, None], taken, torch.ones_like(taken))
-        return Draws(log_probs, self.votes.utility(taken), taken.sum(-1).to(edge_logits))
+        return Draws(log_probs, self.votes.utility(taken), taken)
 
     def ballots(self, device: torch.device) -> Ballots:
         return self.votes
@@ -143,10 +140,10 @@ def _check(policies: Sequence[Policy], graph: AgentGraph, configs: Sequence[Trai
     if any(operation.reads for operation in graph.operations):
         raise ValueError(f"Seeds of a team whose agents read each other cannot be trained side by side: {instead}.")
     OBJECTIVES[configs[0].estimator].check_graph(graph)
-    for name, value in WITHOUT_EFFECT.items():
-        if (other := getattr(configs[0], name)) != value:
-            raise ValueError(f"{name} {other!r} is not for seeds side by side: leave it at {value!r}, or {instead}.")
     parameters: list[dict[str, Any]] = [config.to_dict() | {"seed": None} for config in configs]
+    for name, value in WITHOUT_EFFECT.items():
+        if (other := parameters[0][name]) != value:
+            raise ValueError(f"{name} {other!r} is not for seeds side by side: leave it at {value!r}, or {instead}.")
     for name in parameters[0]:
         values = [each[name] for each in parameters]
         if any(value != values[0] for value in values):

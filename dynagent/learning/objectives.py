@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,79 +31,8 @@ from dynagent.learning.baselines import (
     constant_baseline,
     no_baseline,
 )
+from dynagent.learning.contribution import Batch, Contribution
 from dynagent.team.protocols import ClosedFormDecision
-
-# --- what an objective takes and gives ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Draws:
-    """K graphs drawn for each of B questions.
-
-    Attributes:
-        log_prob: [..., B, K], differentiable in the edge logits.
-        utility: [..., B, K], net of what the graph costs.
-        num_reaching: [..., B, K], agents from which a path leads to the decision.
-    """
-
-    log_prob: Tensor
-    utility: Tensor
-    num_reaching: Tensor
-
-
-class Batch(Protocol):
-    """B questions, as an objective sees them; `dynagent.learning.batch.QuestionBatch` has them from a runner.
-
-    Axes written as ... are seeds that are trained side by side; a training by itself has none.
-    """
-
-    @property
-    def noise(self) -> Tensor:
-        """[..., B, K, 2, E] uniform numbers, see `dynagent.sampling.edge_noise`."""
-
-    @property
-    def decision_edges(self) -> Tensor:
-        """[E] bool, the edges into the decision."""
-
-    @property
-    def penalised(self) -> Tensor:
-        """[E] bool, the edges whose expected number is penalised."""
-
-    @property
-    def sparsity(self) -> float:
-        """Weight of this number in the loss."""
-
-    @property
-    def cost_weight(self) -> float:
-        """What the tokens of the full graph cost, in units of utility."""
-
-    def into_decision(self, values: Tensor) -> Tensor:
-        """Of values [..., E] those of the edges into the decision: [..., N]."""
-
-    def draw(self, edge_logits: Tensor) -> Draws:
-        """Draw K graphs a question by the noise and run them."""
-
-    def ballots(self, device: torch.device) -> Ballots:
-        """What every agent would vote, on a device."""
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What a batch contributes to a step. All but the loss is without gradient.
-
-    Attributes:
-        loss: [...], for each seed the mean over the batch, differentiable in the edge logits.
-        utility: [..., B, K], net of costs; an expectation, K = 1, where the objective has it.
-        baseline: [..., B, K], what was subtracted.
-        num_edges: [..., B], the expected number of edges into the decision.
-        num_reaching: [..., B, K], agents from which a path led to the decision; all, where all graphs count.
-    """
-
-    loss: Tensor
-    utility: Tensor
-    baseline: Tensor
-    num_edges: Tensor
-    num_reaching: Tensor
 
 
 @dataclass(frozen=True)
@@ -113,7 +42,7 @@ class Estimate:
     loss: Tensor
     utility: Tensor
     baseline: Tensor
-    num_reaching: Tensor
+    reaching: Tensor
 
 
 @dataclass(frozen=True)
@@ -139,9 +68,8 @@ class Objective(ABC):
         edge_probs = edge_logits.sigmoid()
         estimate = self.estimate(edge_logits, edge_probs, batch, average)
         penalty = batch.sparsity * sparsity_penalty(edge_probs, _on(edge_probs, batch.penalised))
-        num_edges = (edge_probs.detach() * _on(edge_probs, batch.decision_edges)).sum(-1)
         loss = estimate.loss + penalty
-        return Contribution(loss, estimate.utility, estimate.baseline, num_edges, estimate.num_reaching)
+        return Contribution(loss, estimate.utility, estimate.baseline, edge_probs.detach(), estimate.reaching)
 
     @abstractmethod
     def estimate(self, edge_logits: Tensor, edge_probs: Tensor, batch: Batch, average: Tensor | None) -> Estimate:
@@ -199,7 +127,7 @@ class Reinforce(Objective):
         baseline = self.baseline(draws.utility, average)  # [..., B, K]
         advantage = draws.utility - baseline
         loss = policy_loss(draws.log_prob, advantage)
-        return Estimate(loss, draws.utility, baseline, draws.num_reaching)
+        return Estimate(loss, draws.utility, baseline, draws.reaching)
 
     def num_graphs(self, graphs_per_question: int) -> int:
         return graphs_per_question
@@ -237,7 +165,8 @@ class Expectation(Objective):
         utility = expected - ballots.expected_cost(vote_probs, batch.cost_weight)  # [..., B]
         loss = -utility.mean(-1)
         utility = utility.detach()[..., None]  # [..., B, 1]
-        return Estimate(loss, utility, torch.zeros_like(utility), torch.full_like(utility, vote_probs.shape[-1]))
+        everybody = torch.ones_like(vote_probs, dtype=torch.bool)[..., None, :]  # [..., B, 1, N]
+        return Estimate(loss, utility, torch.zeros_like(utility), everybody)
 
     @abstractmethod
     def expected_utility(self, vote_probs: Tensor, ballots: Ballots, batch: Batch) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynagent.learning.objectives import Contribution
+from dynagent.graph import AgentGraph
+from dynagent.learning.contribution import Contribution
 from dynagent.llm.base import check_finite
 
 METRICS = ("utility", "baseline", "num_edges", "num_reaching", "gradient_norm")
@@ -15,15 +16,17 @@ LOOK_EVERY = {"cpu": 1}  # iterations between two looks, by the device's type
 LOOK_EVERY_ON_ACCELERATORS = 10
 
 
-def measured(edge_logits: Tensor, contribution: Contribution) -> Tensor:
+def measured(edge_logits: Tensor, contribution: Contribution, graph: AgentGraph) -> Tensor:
     """What is measured on each of B questions: [5, B], a flag of finite logits and the metrics without the last."""
+    into_decision = graph.decision_edges.to(edge_logits.device, non_blocking=True)
+    num_reaching = contribution.reaching.sum(-1).to(contribution.utility)  # [B, K]
     return torch.stack(
         [
             zero_or_nan(edge_logits),
             contribution.utility.mean(-1),
             contribution.baseline.mean(-1),
-            contribution.num_edges,
-            contribution.num_reaching.mean(-1),
+            (contribution.edge_probs * into_decision).sum(-1),
+            num_reaching.mean(-1),
         ]
     )
 

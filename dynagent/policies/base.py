@@ -89,8 +89,10 @@ class Policy(
         pairs = list(zip_longest(self.about.get("team") or team, team, fillvalue="missing"))
         differ = [f"agent {i} was {was} and is {now}" for i, (was, now) in enumerate(pairs, 1) if was != now]
         if differ:
-            told = f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ."
-            warnings.warn(told, stacklevel=3)
+            warnings.warn(
+                f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ.",
+                stacklevel=3,
+            )
 
     def generate_model_card(self, *arguments: Any, **values: Any) -> Any:
         """The card in a saved policy's folder: the class that loads it, its team, and what its record says."""
