@@ -134,9 +134,10 @@ figures: install ## draw all figures of the experiments from their records: resu
 idea: install ## what a trained policy makes of two real questions, for figure 1: results/idea.json (half a minute)
 	$(BIN)/python -m studies.idea.measure $(ARGS)
 
-.PHONY: report
-report: install ## all notebooks, the ledger and the figures as HTML pages to browse: build/report/index.html
-	$(BIN)/python -m studies.site.report $(ARGS)
+.PHONY: site
+site: install ## the documentation, all notebooks and the API as pages to browse, without a network: build/site/index.html
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html -d build/doctrees . build/site $(ARGS)
+	@echo "Open build/site/index.html in a browser."
 
 .PHONY: notebooks
 notebooks: install ## execute the notebooks in place, with their default parameters, as they are committed
@@ -198,9 +199,10 @@ bench-gpu: install ## reading, scoring and training on a CUDA GPU: results/bench
 	$(BIN)/python -m studies.benchmarks.bench_gpu $(ARGS)
 
 .PHONY: lint
-lint: install ## ruff (lint and format) and mypy
+lint: install ## ruff (lint and format), import-linter and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 .PHONY: format
@@ -210,7 +212,7 @@ format: install ## format the code and the notebooks
 
 .PHONY: clean
 clean: ## remove caches, build leftovers and results/executed
-	rm -rf build dist *.egg-info results/executed .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info results/executed .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 .PHONY: distclean

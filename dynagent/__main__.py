@@ -10,18 +10,14 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dynagent.runs.config import RunConfig
-
-app = typer.Typer(
-    help="Input-conditioned graphs of language agents.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
-)  # fmt: skip
+PROGRAM = "python -m dynagent"
+# Help is there at once: what takes seconds to import is imported by the command that needs it.
+app = typer.Typer(help="Input-conditioned graphs of language agents.", add_completion=False, rich_markup_mode=None)
 RunFile = Annotated[
     Path, typer.Argument(help='A file with, for example, {"dataset": "mmlu", "team": "adversarial", "seed": 1}.')
 ]
@@ -30,54 +26,62 @@ RunFile = Annotated[
 @app.command()
 def train(run: RunFile) -> None:
     """Train and evaluate the run that a JSON file of parameters describes (those of notebooks/train.ipynb)."""
+    from dynagent.runs.config import RunConfig
     from dynagent.runs.record import summary
     from dynagent.runs.run import run_experiment
 
-    def outcome() -> str:
-        folder = run_experiment(RunConfig.from_json(run), f"python -m dynagent train {shlex.quote(str(run))}")
-        return "" if folder is None else summary(folder)
-
-    write_or_explain(outcome)
+    folder = run_experiment(RunConfig.from_json(run), f"{PROGRAM} train {shlex.quote(str(run))}")
+    if folder is not None:  # of the main process
+        typer.echo(summary(folder), nl=False)
 
 
 @app.command()
 def preflight(run: RunFile) -> None:
     """Say what a run loads, asks and takes, and whether it fits, before anything is started."""
-    from dynagent.runs.preflight import preflight as check
+    from dynagent.runs.config import RunConfig
+    from dynagent.runs.preflight import preflight
 
-    write_or_explain(lambda: check(RunConfig.from_json(run)))
+    typer.echo(preflight(RunConfig.from_json(run)), nl=False)
 
 
 @app.command()
 def summary(notebook: Annotated[Path, typer.Argument(help="A notebook that papermill executed.")]) -> None:
     """Print where an executed notebook left its record, figures and policy, and the accuracies."""
-    from dynagent.runs.record import readable, run_folder
-    from dynagent.runs.record import summary as summary_of_run
+    from dynagent.runs.config import RunConfig
+    from dynagent.runs.paths import readable
+    from dynagent.runs.record import run_folder, summary
 
-    def lines() -> str:
-        parameters = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
-        folder = run_folder(RunConfig.from_parameters(parameters))
-        return f"notebook  {readable(notebook.resolve())}\n{summary_of_run(folder)}"
-
-    write_or_explain(lines)
+    folder = run_folder(RunConfig.from_parameters(parameters_of(notebook)))
+    if not (folder / "record.json").exists():
+        raise FileNotFoundError(f"{notebook} left no record in {readable(folder)}: was it executed to its end?")
+    typer.echo(f"notebook  {readable(notebook.resolve())}\n{summary(folder)}", nl=False)
 
 
-def write_or_explain(text: Callable[[], str]) -> None:
-    """Write what a command makes, or in one sentence what is wrong; then the exit status is 2."""
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """The parameters with which papermill executed a notebook."""
     try:
-        sys.stdout.write(text())
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"dynagent: {error}\n")
-        raise typer.Exit(2) from None
+        parameters: dict[str, Any] = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["papermill"][
+            "parameters"
+        ]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no notebook {notebook}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{notebook} is not a notebook that papermill executed.") from None
+    return parameters
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit status."""
+    """Run a command; the exit status. Bad input ends in one sentence, and the status 2."""
     try:
-        app(arguments, prog_name="python -m dynagent", standalone_mode=True)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+        status: int | None = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:  # a command, argument or option that is not there
+        sentence = error.format_message().strip().rstrip(".").replace("\n", " ")
+        sys.stderr.write(f"dynagent: {sentence} (see {PROGRAM} --help).\n")
+        return 2
+    except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"dynagent: {error}\n")
+        return 2
+    return status or 0
 
 
 if __name__ == "__main__":

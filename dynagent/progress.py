@@ -1,7 +1,8 @@
 """One progress bar: in a terminal a line that moves, in a notebook one that goes when the step is done, else a log.
 
 A notebook that nobody watches (nbconvert, papermill) keeps nothing of it: there the log is what the process that
-executes it writes to its standard error.
+executes it writes to its standard error. tqdm.auto has no such log, and in the saved notebook it leaves a widget that
+is gone and the text of its first moment, also with `leave=False`.
 """
 
 from __future__ import annotations
@@ -66,5 +67,6 @@ def progress(items: Iterable[Any] | None = None, **options: Any) -> Any:
     options.setdefault("file", sys.__stderr__ if kernel else sys.stderr)
     if kernel or not options["file"].isatty():
         # A step of less than 3 s has no line; one without parts has one as it begins, and one at its end.
-        return _Log(items, **options | LINES | {"delay": 3.0 * (options.get("total") != 1)})
+        delay = 0.0 if options.get("total") == 1 else LINES["mininterval"]
+        return _Log(items, **options | LINES | {"delay": delay})
     return tqdm(items, **{"dynamic_ncols": True, "mininterval": 0.5} | options)

@@ -1,5 +1,7 @@
 """CITATION.cff: valid in the format's version 1.2.0, and about this package and its paper."""
 
+import json
+import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -55,3 +57,17 @@ def test_the_paper_is_cited():
     }
     assert all(set(entry) <= {"type", "value", "description"} for entry in paper["identifiers"])
     assert paper["url"].endswith("2406.11555")
+
+
+def test_the_repository_is_the_package_s():
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    assert CITATION["repository-code"] == CITATION["url"] == urls["Repository"]
+
+
+def test_the_archive_is_described_alike():
+    archive = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    assert archive["title"] == CITATION["title"]
+    assert archive["license"] == CITATION["license"]
+    assert archive["keywords"] == CITATION["keywords"]
+    assert [creator["name"] for creator in archive["creators"]] == [author["name"] for author in CITATION["authors"]]
+    assert "version" not in archive  # Zenodo takes it from the release's tag

@@ -200,8 +200,8 @@ def test_answers_are_counted_apart_by_what_went_wrong(tmp_path):
     assert counts == {"right": 2, "wrong": 2, "unparsable": 2, "timed out": 2}
     assert runner.run(questions, graph.full().expand(8, 1, -1, -1)).answers.flatten().tolist() == [
         1, 2, UNPARSABLE, TIMED_OUT] * 2  # fmt: skip
-    record = RunRecord({}, "", [], {"evaluation": {"n": 8}}, {"wirings": {}, "answers": counts})
-    record.save(tmp_path)
+    numbers = {"metrics": {"wirings": {}, "answers": counts}}
+    RunRecord(command="", questions={"evaluation": {"n": 8}}, numbers=numbers).save(tmp_path / "record.json")
     assert "answers of the agents: 2 right, 2 wrong, 2 unparsable, 2 timed out" in summary(tmp_path)
 
 

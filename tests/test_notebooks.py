@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import nbformat
@@ -128,7 +127,7 @@ def parameters_of(notebook) -> dict:
 
 def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
     parameters = parameters_of(nbformat.read(TRAIN, 4))
-    assert set(parameters) <= {field.name for field in fields(RunConfig)}
+    assert set(parameters) <= set(RunConfig.model_fields)
     needed = "dataset data_source team edge_llm agent_llm num_iterations batch_size graphs_per_question learning_rate"
     needed += " estimator sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
     assert set(needed.split()) <= set(parameters)
@@ -186,9 +185,9 @@ def test_papermill_runs_train_from_the_root_and_from_notebooks(dataset, folder, 
     config = RunConfig.from_parameters(options)
     record = RunRecord.load(run_folder(config) / "record.json")
     assert record.parameters == config.to_dict()
-    assert record.questions["evaluation"]["n"] == 64
-    assert len(record.history) == config.steps(record.questions["training"]["n"])
-    assert all(len(source["sha256"]) == 64 for source in record.sources)
+    assert record.questions["evaluation"].n == 64
+    assert len(record.history) == config.steps(record.questions["training"].n)
+    assert all(len(used.sha256) == 64 for used in record.inputs)
     assert {"training", "edge_probs", "by_area", "graphs"} == {
         p.stem for p in (run_folder(config) / "figures").iterdir()
     }
@@ -258,7 +257,7 @@ def test_bad_input_stops_the_notebook_with_one_sentence(fault, tmp_path):
     assert reached <= 7  # before anything is trained
 
 
-# --- what the README says of them
+# --- what the documentation says of them
 
 
 PAIR = re.compile(r"\[([+-]?\d*\.?\d+),\s+([+-]?\d*\.?\d+)\]")
@@ -268,11 +267,18 @@ def intervals_in(text: str) -> set[tuple[float, float]]:
     return {(float(low), float(high)) for low, high in PAIR.findall(text.replace("−", "-"))}
 
 
-def test_intervals_in_the_readme_stand_in_the_notebook_that_it_names():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## What the numbers hang on")[2].partition("\n## ")[0]
-    items = section.split("\n- **")[1:]
-    assert len(items) == 6
+@pytest.mark.parametrize(
+    ("file", "heading", "num_items"),
+    [
+        ("README.md", "Three numbers", 2),
+        ("docs/results.md", "What drives the results", 6),
+    ],  # README's third: test_learner
+)
+def test_intervals_in_the_documentation_stand_in_the_notebook_that_it_names(file, heading, num_items):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    section = text.partition(f"## {heading}")[2].partition("\n## ")[0]
+    items = section.split("\n- **")[1 : num_items + 1]
+    assert len(items) == num_items
     for item in items:
         name = re.search(r"notebooks/\w+\.ipynb", item)[0]
         shown = ""

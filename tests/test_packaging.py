@@ -35,8 +35,8 @@ REQUIREMENTS = [
 ]
 
 TOP_LEVEL = {
-    "CITATION.cff",
-    *("dynagent", "studies", "notebooks", "results", "tests", ".ci", ".github", ".git"),
+    *("CITATION.cff", ".zenodo.json", "Dockerfile", ".dockerignore", ".binder"),
+    *("dynagent", "studies", "notebooks", "results", "docs", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
     *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
     *(".gitignore", ".gitattributes", ".pre-commit-config.yaml"),
@@ -159,7 +159,8 @@ def test_environment_installs_from_nothing(tmp_path):
     project.mkdir()
     for name in ("pyproject.toml", "requirements.lock", "README.md", "LICENSE", "NOTICE.md"):
         shutil.copy(ROOT / name, project)
-    shutil.copytree(ROOT / "dynagent", project / "dynagent", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dynagent", "studies"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     (project / "pip.txt").write_text("\n".join(pip_part()))
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
@@ -179,7 +180,6 @@ def test_environment_installs_from_nothing(tmp_path):
     run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", ".")
     with zipfile.ZipFile(next(project.glob("dist/*.whl"))) as wheel:
         samples = {f"dynagent/tasks/sample/{name}" for name in ("questions.jsonl", "crosswords.json")}
-        tables = {
-            f"dynagent/{name}" for name in ("tasks/subjects.json", "pinned.json", "model_card.md", "__init__.pyi")
-        }
-        assert samples | tables <= set(wheel.namelist())
+        tables = ("tasks/subjects.json", "artefacts/pinned.json", "policies/model_card.md", "__init__.pyi")
+        expected = samples | {f"dynagent/{name}" for name in tables} | {"studies/common/__init__.py"}
+        assert expected <= set(wheel.namelist())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # records are read where there is no torch
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class Estimate:
 
 def mean_interval(values: Tensor | Sequence[float], *, num_resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean with a 95 % bootstrap percentile interval."""
+    from scipy import stats  # takes seconds to import, and who reads a record needs none of it
+
     options: dict[str, Any] = {"n_resamples": num_resamples, "batch": 100, "method": "percentile", "rng": seed}
     return _interval(values, lambda sample: stats.bootstrap((sample,), np.mean, **options).confidence_interval)
 
 
 def seed_interval(values: Sequence[float]) -> Estimate:
     """Mean over seeds with a 95 % interval of Student's t: seeds are few, where a bootstrap is too sure of itself."""
+    from scipy import stats
+
     return _interval(values, lambda x: stats.t.interval(0.95, len(x) - 1, loc=x.mean(), scale=stats.sem(x)))
 
 

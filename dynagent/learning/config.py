@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 
-from dynagent.learning.objectives import OBJECTIVES, Estimator
-from dynagent.parameters import Count, CountOrZero, Parameters, Positive, PositiveOrZero, real_number
+from dynagent.learning.objectives import OBJECTIVES
+from dynagent.parameters import Count, CountOrZero, OneOf, Parameters, Positive, PositiveOrZero
 
 STREAMS = ("data", "graphs", "init", "evaluation")
 
-
+EstimatorName = Annotated[str, OneOf(OBJECTIVES)]
 HeldOut = Annotated[
-    float, real_number("from 0 to 0.5 (it holds out at most half of the questions)", lambda x: 0 <= x <= 0.5)
+    float,
+    Field(ge=0, le=0.5, description="a finite number from 0 to 0.5 (it holds out at most half of the questions)"),
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Parameters):
     """The training loop's part of a run.
 
@@ -51,7 +51,7 @@ class TrainConfig(Parameters):
     batch_size: Count = 4
     gradient_accumulation_steps: Count = 1
     graphs_per_question: Count = 16
-    estimator: Estimator = "exact"
+    estimator: EstimatorName = "exact"
     learning_rate: Positive = 0.03
     backbone_learning_rate: Positive = 1e-4
     bias_speed: Positive = 1.0
@@ -66,9 +66,10 @@ class TrainConfig(Parameters):
     mixed_precision: Literal["no", "bf16"] = "no"
     seed: CountOrZero = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _graphs_to_compare(self) -> Self:
         OBJECTIVES[self.estimator].check_number_of_graphs(self.graphs_per_question)
+        return self
 
     def steps(self, num_questions: int) -> int:
         """Optimiser steps of a training on so many questions."""

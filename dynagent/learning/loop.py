@@ -6,7 +6,7 @@ As a program, `python -m dynagent train run.json` (also under `accelerate launch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import cast
@@ -62,6 +62,7 @@ def train(
     runner: ExecutesGraphs[AnyQuestion] | None = None,
     accelerator: Accelerator | None = None,
     checkpoint: Checkpoint | None = None,
+    on_rows: Callable[[list[dict[str, float]]], None] | None = None,
 ) -> History:
     """Train an edge policy in place.
 
@@ -76,6 +77,7 @@ def train(
         checkpoint: where the main process saves the state from time to time, and from where a killed training goes
             on to the same weights, bit for bit. (In several processes whose agents read each other, the batches of
             their calls may be others than without the kill.)
+        on_rows: takes the new rows of the history whenever there are some, for a tracker.
 
     Raises:
         ValueError: if there are no questions, or none to hold out, the estimator is not for this team, the processes
@@ -143,7 +145,10 @@ def train(
         watch.add(numbers, ids)
         save_now = iteration + 1 == len(order) or (saving is not None and saving.is_due)
         if save_now or watch.is_due:
-            state.rows += watch.look()
+            new_rows = watch.look()
+            state.rows += new_rows
+            if on_rows is not None:
+                on_rows(new_rows)
             bar.set_postfix_str(f"utility {state.rows[-1]['utility']:.2f}", refresh=False)
         if len(held_out) and (iteration + 1) % math.ceil(len(order) / CHECKS) == 0:
             _keep_the_best(state, graph, [questions[i] for i in held_out], inputs[held_out], config.cost_weight)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -226,8 +226,6 @@ def local_expectation(vote_probs: Tensor, utility_of: Callable[[Tensor], Tensor]
 
 # --- by name -----------------------------------------------------------------------------------------------------
 
-Estimator = Literal["reinforce", "constant_baseline", "moving_average", "leave_one_out", "local_expectation", "exact"]
-
 # In order of falling variance.
 OBJECTIVES: dict[str, Objective] = {
     "reinforce": Reinforce(),
@@ -237,7 +235,6 @@ OBJECTIVES: dict[str, Objective] = {
     "local_expectation": LocalExpectation(),
     "exact": ExactExpectation(),
 }
-ESTIMATORS: tuple[str, ...] = tuple(OBJECTIVES)
 
 
 def sparsity_penalty(edge_probs: Tensor, penalised: Tensor) -> Tensor:

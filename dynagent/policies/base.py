@@ -22,7 +22,7 @@ CARD = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")  # 
 
 
 class LearningRates(Protocol):
-    """What a policy asks of a training's configuration; `dynagent.learning.config.TrainConfig` says what each is."""
+    """How fast the parts of a policy are trained: those parameters of a training that concern it."""
 
     @property
     def learning_rate(self) -> float: ...

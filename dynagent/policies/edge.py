@@ -104,8 +104,9 @@ class EdgePolicy(Policy):
         if self.reader is None:
             *_, dtype = self.backbone_identity.rpartition("-")
             self.reader = QuestionReader.load(self.backbone, dtype=dtype)
-        # A folder may have moved: hash and precision are what counts, not the name before them.
-        if self.reader.identity.split("-")[-2:] != self.backbone_identity.split("-")[-2:]:
+        # The weights count, by their hash: a folder may have moved, and a reader that was given may compute in another
+        # precision, which changes features by no more than rounding.
+        if self.reader.identity.split("-")[-2] != self.backbone_identity.split("-")[-2]:
             raise ValueError(
                 f"This policy was trained on the edge LLM {self.backbone_identity}, but {self.backbone!r} is now "
                 f"{self.reader.identity}: give the original weights, or train again."

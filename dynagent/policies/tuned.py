@@ -149,6 +149,6 @@ def with_adapters(language_model: nn.Module, rank: int, seed: int) -> nn.Module:
         ) from None
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear")
     with torch.random.fork_rng(devices=[]):  # peft draws from the global generator of the CPU
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         adapted: nn.Module = inject_adapter_in_model(config, language_model)
     return adapted

@@ -33,6 +33,7 @@ from dynagent.policies.tuned import TunedEdgePolicy
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment
 from dynagent.runs.paths import resolve_path
+from dynagent.runs.tracking import check_tracker
 from dynagent.tasks.mixed import half_and_half
 from dynagent.tasks.multiple_choice import Questions, load_questions
 from dynagent.tasks.recorded import load_recorded
@@ -64,7 +65,7 @@ def again(experiment: Experiment, **changes: Any) -> Experiment:
     for name in LOADED_BY:
         if name in changes and changes[name] != getattr(experiment.config, name):
             raise ValueError(f"Another {name} needs other parts: load them with prepare().")
-    config = replace(experiment.config, **changes)
+    config = experiment.config.replace(**changes)
     graph = build_graph(config, *used_llms(experiment.graph))
     policy = build_policy(config, graph, experiment.reader)
     return replace(experiment, config=config, graph=graph, policy=policy, runner=Runner(graph, config.seed))
@@ -75,6 +76,7 @@ def load_split_questions(config: RunConfig) -> tuple[Questions, Questions]:
 
     A question that is among both is refused as a training question; `Questions.refused` says how many were.
     """
+    check_tracker(config)
     if config.data_source != "recordings":
         for name in (*config.agent_llms, config.edge_llm):
             check_model_name(_folder_or_name(name))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.objectives import OBJECTIVES
@@ -14,10 +15,10 @@ from dynagent.llm.local import Readout
 from dynagent.parameters import Count, CountOrZero, EdgeProbability, Positive
 from dynagent.runs.presets import PRESETS
 
-WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget")
+WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget", "log_with")
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunConfig(TrainConfig):
     """All parameters of a run: those of `notebooks/train.ipynb` and of `python -m dynagent train run.json`.
 
@@ -52,6 +53,8 @@ class RunConfig(TrainConfig):
         output_dir: where runs are saved; a relative path starts at the project's root.
         resume: go on with a run that was killed, and leave one that is finished as it is; without, begin anew. Not
             part of what the run is.
+        log_with: a tracker that Accelerate knows, which gets the metrics of every iteration while the run trains. Its
+            package has to be installed ("tensorboard" is the extra of that name). Not part of what the run is.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
@@ -89,9 +92,10 @@ class RunConfig(TrainConfig):
     initial_probability: EdgeProbability | Literal["auto"] = "auto"
     output_dir: str = "results/runs"
     resume: bool = True
+    log_with: Tracker | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
         if self.head == "agent_aware" and self.head_init != "zero":
             raise ValueError("head 'agent_aware' starts at zero: leave head_init at 'zero'.")
         if self.adversary == "constant" and self.team != "adversarial":
@@ -127,6 +131,7 @@ class RunConfig(TrainConfig):
                 "The team 'two_models', and no other, has a second_agent_llm, which is not agent_llm: "
                 f"it is {self.second_agent_llm!r}."
             )
+        return self
 
     @property
     def agent_llms(self) -> list[str]:

@@ -13,11 +13,8 @@ from dynagent.llm.replay import RecordedAnswers, recorded_source
 from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.runs.config import RunConfig
-from dynagent.runs.record import (
-    digest,
-    environment,
-    readable,
-)
+from dynagent.runs.paths import readable
+from dynagent.runs.provenance import digest, environment
 from dynagent.tasks.multiple_choice import Questions
 
 # What this process runs, whatever becomes of the files later.

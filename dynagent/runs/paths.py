@@ -14,3 +14,9 @@ def project_root() -> Path:
 def resolve_path(path: str | Path) -> Path:
     """A path that starts at the project's root unless it is absolute."""
     return project_root() / Path(path).expanduser()
+
+
+def readable(path: Path) -> str:
+    """A path as a person would write it: from the project's root where it lies inside."""
+    root = project_root()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

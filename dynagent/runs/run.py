@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from dynagent.evaluation.evaluate import compare_wirings
 from dynagent.learning.loop import History, train
@@ -22,6 +21,7 @@ from dynagent.runs.experiment import Experiment
 from dynagent.runs.preflight import estimate
 from dynagent.runs.record import run_folder
 from dynagent.runs.saving import checkpoint_of, finished_run, save_run
+from dynagent.runs.tracking import check_tracker, logs_folder, tracking
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ def train_all(
     """Train the configured policy, and beside it a static one on the same questions and the same answers.
 
     Args:
+        accelerator: by default that of `make_accelerator`.
         save: keep checkpoints in the run's folder. A run that was killed goes on from there, and one that has finished
             is only loaded.
 
@@ -41,21 +42,40 @@ def train_all(
         The policies "learned", "static" (only beside a dynamic one) and "untrained", and the history of the first.
     """
     config, graph, runner = experiment.config, experiment.graph, experiment.runner
-    untrained = build_policy(replace(config, tune="head"), graph, reader=experiment.reader)  # the same logits
+    accelerator = accelerator or make_accelerator(config)
+    untrained = build_policy(config.replace(tune="head"), graph, reader=experiment.reader)  # the same logits
     untrained.fit_standardization(untrained.encode(experiment.train_questions))
 
     def fit(name: str, policy: Policy, config: RunConfig) -> History:
         options: dict[str, Any] = {"runner": runner, "accelerator": accelerator}
         options["checkpoint"] = checkpoint_of(experiment, name) if save else None
-        return train(policy, graph, experiment.train_questions, config, **options)
+        with tracking(accelerator, experiment.config, name) as send:
+            return train(policy, graph, experiment.train_questions, config, on_rows=send, **options)
 
     history = fit("learned", experiment.policy, config)
     policies = {"learned": experiment.policy}
     if config.edge_policy == "dynamic":
-        static_config = replace(config, edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
+        static_config = config.replace(edge_policy="static", tune="head", learning_rate=STATIC_LEARNING_RATE)
         policies["static"] = static = build_policy(static_config, graph)
         fit("static", static, static_config)
     return policies | {"untrained": untrained}, history
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """The processes of a run, its precision and its tracker.
+
+    Raises:
+        ValueError: if the tracker is not installed.
+    """
+    check_tracker(config)
+    # The others wait while the main process asks the agents, which may take hours.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    on_cpu = not torch.accelerator.is_available()  # Accelerate has to be told, or each of several would train alone
+    place = ProjectConfiguration(logging_dir=str(logs_folder(config)))
+    return Accelerator(
+        cpu=on_cpu, mixed_precision=config.mixed_precision, log_with=config.log_with, project_config=place,
+        kwargs_handlers=[patience],
+    )  # fmt: skip
 
 
 def run_experiment(config: RunConfig, command: str) -> Path | None:
@@ -66,10 +86,7 @@ def run_experiment(config: RunConfig, command: str) -> Path | None:
     """
     # A fork has to make a thread pool of its own before threads that load weights do it at the same moment.
     torch.set_num_threads(torch.get_num_threads())
-    # The others wait while the main process asks the agents, which may take hours.
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
-    on_cpu = not torch.accelerator.is_available()  # Accelerate has to be told, or each of several would train alone
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    accelerator = make_accelerator(config)
     experiment = prepare(config)
     folder = run_folder(config) if accelerator.is_main_process else None
     if finished_run(experiment):

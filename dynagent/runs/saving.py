@@ -19,15 +19,9 @@ from dynagent.llm.endpoints import is_served
 from dynagent.llm.local import SAMPLING
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, fingerprint, used_sources
-from dynagent.runs.record import (
-    RunRecord,
-    describe,
-    questions_digest,
-    run_folder,
-    timing,
-)
-
-ON_THE_CARD = ("parameters", "command", "code", "sources", "questions", "metrics")  # of a record, and in config.json
+from dynagent.runs.provenance import questions_digest, timing
+from dynagent.runs.record import SAVED, RunRecord, run_folder
+from dynagent.runs.values import plain_values
 
 
 def checkpoint_of(experiment: Experiment, name: str) -> Checkpoint:
@@ -40,8 +34,8 @@ def finished_run(experiment: Experiment) -> RunRecord | None:
     """The record of this very run, by its fingerprint, where it is there and the parameter `resume` lets it count."""
     folder = run_folder(experiment.config)
     try:
-        record = RunRecord.load(folder / "record.json")
-    except (OSError, ValueError, TypeError):  # none, or one that was damaged
+        record = RunRecord.load(folder / SAVED["record"])
+    except ValueError:  # none, or one that was damaged
         return None
     same = experiment.config.resume and record.fingerprint == fingerprint(experiment)
     return record if same and (folder / "policy").is_dir() else None
@@ -64,13 +58,13 @@ def save_run(
     with FileLock(folder.parent / ".lock"), writing(folder):
         found = finished_run(experiment)
         record = found or _record(experiment, history, results, command)
-        experiment.policy.note(record={name: vars(record)[name] for name in ON_THE_CARD})
+        experiment.policy.note(record=record.card())
         if found is None:
             shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
             experiment.policy.save_pretrained(new / "policy")
-            record.save(new)
+            record.save(new / SAVED["record"])
             shutil.rmtree(folder / "policy", ignore_errors=True)
-            for name in ("policy", "record.json"):
+            for name in (SAVED["policy"], SAVED["record"]):
                 (new / name).replace(folder / name)
             new.rmdir()
     return record, folder
@@ -80,35 +74,42 @@ def _record(experiment: Experiment, history: History, results: Mapping[str, Eval
     config, graph, questions = experiment.config, experiment.graph, experiment.eval_questions
     edge_probs = results["learned, sampled"].edge_probs
     assert edge_probs is not None
-    return RunRecord(
-        parameters=config.to_dict(),
-        command=command,
-        sources=[source.to_dict() for source in used_sources(experiment)],
-        questions={
-            "training": questions_digest(experiment.train_questions) | {"refused": experiment.train_questions.refused},
-            "evaluation": questions_digest(experiment.eval_questions),
+    numbers = {
+        "metrics": {
+            "wirings": {name: described(wiring) for name, wiring in results.items()},
+            "differences": comparisons(results),
+            "agents": agent_accuracies(graph, questions, experiment.runner),
+            "answers": answer_counts(graph, questions, experiment.runner),
+            "truthful_ratio": truthful_ratio(edge_probs, graph, questions),
+            "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
         },
-        metrics=describe(
-            {
-                "wirings": results,
-                "differences": comparisons(results),
-                "agents": agent_accuracies(graph, questions, experiment.runner),
-                "answers": answer_counts(graph, questions, experiment.runner),
-                "truthful_ratio": truthful_ratio(edge_probs, graph, questions),
-                "expected_edges": float(edge_probs[:, graph.decision_edges].sum(1).mean()),
-            }
-        ),
-        usage={f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)} | edge_llm_usage(experiment),
-        decoding=decoding(config),
-        history=history.rows,
-        fingerprint=fingerprint(experiment),
+        "usage": {f"agents, {llm.identity}": llm.usage_of_run() for llm in used_llms(graph)}
+        | edge_llm_usage(experiment),
+        "decoding": decoding(config),
+        "history": history.rows,
+        "fingerprint": fingerprint(experiment),
+    }
+    training = questions_digest(experiment.train_questions) | {"refused": experiment.train_questions.refused}
+    return RunRecord.make(
+        command=command,
+        parameters=config.to_dict(),
+        seeds=[config.seed],
+        inputs=[source.to_dict() for source in used_sources(experiment)],
+        questions={"training": training, "evaluation": questions_digest(experiment.eval_questions)},
         timing=timing()
         | {
             "model_calls": sum(llm.usage.model_calls for llm in used_llms(graph)),
             "edge_llm_forwards": experiment.reader.forwards if experiment.reader else 0,
             "resumed_iterations": history.num_resumed,
         },
+        numbers=plain_values(numbers),  # as they are read again
     )
+
+
+def described(wiring: Evaluation) -> dict[str, Any]:
+    """What a record says of one way to wire the team."""
+    names = ("accuracy", "num_edges", "num_agents_asked", "no_answer")
+    return {name: getattr(wiring, name) for name in names}
 
 
 def decoding(config: RunConfig) -> dict[str, Any]:

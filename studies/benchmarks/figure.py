@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynagent.runs.paths import project_root
+from dynagent.runs.record import Record
 from dynagent.viz.plots import COLOURS, save_figure
+from studies.common.record import load_record
 
 # Title, label below, label beside and lines of each panel. What a line is called in the record, and in the figure.
 PANELS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
@@ -75,12 +76,12 @@ def _plot_line(ax: Axes, points: Sequence[Mapping[str, Any]], label: str, **styl
     ax.errorbar(at, values, (down, up), label=label, markersize=5, capsize=2, elinewidth=1, **style)
 
 
-def save_cost_figure(record: Path, folder: Path) -> None:
+def save_cost_figure(record: Record, folder: Path) -> None:
     """Write cost.png and cost.svg from a record of `make bench`."""
-    figure = plot_costs(json.loads(record.read_text(encoding="utf-8"))["rows"])
+    figure = plot_costs(record.numbers["rows"])
     save_figure(figure, folder, "cost")
     plt.close(figure)
 
 
 if __name__ == "__main__":
-    save_cost_figure(project_root() / "results" / "bench.json", project_root() / "results" / "figures")
+    save_cost_figure(load_record("benchmarks/costs"), project_root() / "results" / "figures")

@@ -10,7 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.provenance import code_version
+from dynagent.runs.record import Record
+from studies.common.record import place_of, record_path
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT = "import sys, dynagent; sys.exit(bool({'transformers', 'datasets', 'matplotlib'} & set(sys.modules)))"
@@ -50,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary, "dynagent"), Path(temporary, "home")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        commit = code_version()["commit"]  # what was cloned: later changes of the checkout are not measured
+        code = code_version() | {"dirty": False}  # what was cloned: later changes of the checkout are not measured
         home.mkdir()
         rows = []
         print(f"{'':28}{'seconds':>10}{'goal':>8}{'peak GB':>10}{'goal':>6}")
@@ -59,8 +61,8 @@ def main() -> None:
             row |= measure(command, folder, home)
             rows.append(row)
             print(f"{name:28}{row['seconds']:>10}{goal:>8}{row['peak_memory_gb']:>10}{4:>6}", flush=True)
-    record = {"commit": commit, "environment": environment(), "rows": rows}
-    (ROOT / "results" / "first_run.json").write_text(json.dumps(record, indent=1) + "\n")
+    kind = "benchmarks/first_run"
+    Record.make(kind=kind, command=place_of(kind).command, code=code, numbers={"rows": rows}).save(record_path(kind))
 
 
 if __name__ == "__main__":

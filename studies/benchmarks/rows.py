@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from studies.common.tables import compact
+
 # "cpu" is for a machine that is busy with other things: what this process computed, without its waiting for a core.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLOCK = os.environ.get("BENCH_CLOCK", "wall")
@@ -125,33 +127,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-MARKS = ("<!-- make bench -->\n", "<!-- /make bench -->")  # in the README, around the table
+MARKS = ("<!-- make bench -->\n", "<!-- /make bench -->")  # in docs/benchmarks.md, around the table
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows that have a goal, as a table for the README."""
+    """The rows that have a goal, as a table for docs/benchmarks.md."""
     lines = ["| what | goal | measured | released code |", "|---|---|---|---|"]
     for one in rows:
         if one["met"] is None:
             continue
-        released = short(one["reference"]) if one["compared_with"].startswith("the released code") else ""
-        measured = f"{short(one['value'])} {one['unit']}".rstrip() + ("" if one["met"] else " (missed)")
+        released = compact(one["reference"]) if one["compared_with"].startswith("the released code") else ""
+        measured = f"{compact(one['value'])} {one['unit']}".rstrip() + ("" if one["met"] else " (missed)")
         goal = one["goal"].replace("<=", "≤").replace(">=", "≥").replace("== ", "exactly ")
         lines.append(f"| {one['name']} | {goal} | {measured} | {released} |")
     return "\n".join(lines) + "\n"
 
 
-def short(value: float) -> str:
-    """Three digits that count, and no powers of ten.
-
-    >>> short(0.8963), short(15500.0)
-    ('0.896', '15,500')
-    """
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
 def between_marks(text: str, new: str | None = None) -> str | None:
-    """What stands between the README's marks, or with `new`, the text with that in its place; None without marks."""
+    """What stands between the marks, or with `new`, the text with that in its place; None without marks."""
     before, begin, rest = text.partition(MARKS[0])
     old, end, after = rest.partition(MARKS[1])
     if not end:

@@ -24,10 +24,13 @@ from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.tuned import TunedEdgePolicy
 from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import Origin, Record
 from dynagent.tasks.multiple_choice import load_questions
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
+from studies.common.record import place_of, record_path
 
+KIND = "benchmarks/tuning"
 BACKBONE = "smollm2-135m-instruct"
 RUNS = "results/runs/tuning"
 RECIPES = ("head", "lora", "full")
@@ -71,7 +74,7 @@ def measure(tune: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         load_world("mixture", Path(resolve_path("results/recordings")), seed, options.num_train), options.num_per_domain
     )
     config = TrainConfig(**settings)
-    config = replace(config, num_iterations=options.passes * config.steps(len(world.train_questions)))
+    config = config.replace(num_iterations=options.passes * config.steps(len(world.train_questions)))
     reader = QuestionReader.load(BACKBONE)
     policy = make_policy(tune, reader, world, config.stream("init"))
     if tune == "head":
@@ -104,14 +107,13 @@ def measure(tune: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
 
 
 def summarise(tune: str, results: list[dict[str, Any]], command: str) -> dict[str, Any]:
-    """A row of results/tuning.json: means over the seeds, and the headroom's interval."""
-    headroom = seed_interval([result["headroom"] for result in results])
-    row = {"world": "mixture", "recipe": f"tune {tune}", "headroom": headroom.mean}
-    row |= {"ci_low": headroom.ci_low, "ci_high": headroom.ci_high}
+    """A row of the record: means over the seeds, and the headroom's interval."""
+    row: dict[str, Any] = {"origin": command, "world": "mixture", "recipe": f"tune {tune}"}
+    row["headroom"] = seed_interval([result["headroom"] for result in results])
     for name, value in results[0].items():
         is_real = isinstance(value, float)
         row.setdefault(name, sum(result[name] for result in results) / len(results) if is_real else value)
-    return row | {"num_seeds": len(results), "command": command}
+    return row | {"num_seeds": len(results)}
 
 
 def main() -> None:
@@ -121,9 +123,9 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=160, help="training questions")
     parser.add_argument("--num-per-domain", type=int, default=20, help="held-out questions of each of ten subjects")
     parser.add_argument("--passes", type=int, default=1, help="over the training questions")
-    parser.add_argument("--learning-rate", type=float, default=TrainConfig.learning_rate, help="of the head")
+    parser.add_argument("--learning-rate", type=float, default=TrainConfig().learning_rate, help="of the head")
     parser.add_argument("--backbone-learning-rate", type=float, help=f"for all; else {BACKBONE_LEARNING_RATES}")
-    parser.add_argument("--output", default="results/tuning.json")
+    parser.add_argument("--output", default=place_of(KIND).path)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -137,14 +139,17 @@ def main() -> None:
     print(f"{'recipe':12}{'headroom':>10}{'95 % interval':>18}{'accuracy':>10}{'edges':>7}{'seconds':>9}")
     for tune in options.recipes:
         row = summarise(tune, [measure(tune, seed, options) for seed in options.seeds], command)
-        interval = f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+        headroom = row["headroom"]
+        interval = f"[{headroom.ci_low:.2f}, {headroom.ci_high:.2f}]"
         print(
-            f"{row['recipe']:12}{row['headroom']:>10.2f}{interval:>18}{row['accuracy']:>10.3f}"
+            f"{row['recipe']:12}{headroom.mean:>10.2f}{interval:>18}{row['accuracy']:>10.3f}"
             f"{row['expected_edges']:>7.2f}{row['seconds']:>9.0f}",
             flush=True,
         )
         rows.append(row)
-    resolve_path(options.output).write_text(json.dumps(rows, indent=1) + "\n")
+    record = Record.make(kind=KIND, command=command, seeds=options.seeds, numbers={"rows": rows})
+    origin = Origin(**record.model_dump(include=set(Origin.model_fields)))
+    record.model_copy(update={"parts": {command: origin}}).save(record_path(KIND, options.output))
 
 
 if __name__ == "__main__":

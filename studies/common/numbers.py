@@ -1,14 +1,14 @@
-"""Numbers as records and tables have them."""
+"""Numbers as the records of studies hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dynagent.evaluation.statistics import Estimate, seed_interval
-from dynagent.runs.record import describe
+from dynagent.runs.values import plain_values
 
 
 def geometric_mean(ratios: Sequence[float] | np.ndarray) -> Estimate:
@@ -19,9 +19,12 @@ def geometric_mean(ratios: Sequence[float] | np.ndarray) -> Estimate:
 
 def plain(value: Any) -> Any:
     """As JSON has it: four significant digits of every number with a fraction, and null for what is not a number."""
-    value = describe(value)
+    return _rounded(plain_values(value))
+
+
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, Mapping):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list) else value

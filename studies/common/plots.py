@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from dynagent.evaluation.statistics import Estimate
-from dynagent.viz.plots import LEGEND, colours_of, running_mean
-
-Row = Mapping[str, Any]
+from dynagent.viz.plots import GROUP_COLOURS, LEGEND, colours_of, running_mean
+from studies.common.tables import Row
 
 
 def plot_lines(lines: Mapping[str, Sequence[tuple[Any, ...]]], *, bands: bool = False) -> tuple[Figure, Axes]:
@@ -55,6 +54,33 @@ def plot_intervals(lines: Mapping[str, Mapping[float, Estimate]], xlabel: str, y
     return figure
 
 
+def plot_estimates(
+    series: Mapping[str, Mapping[str, Estimate]], xlabel: str, scale: float = 1.0, names: Sequence[str] = ()
+) -> Figure:
+    """Means with their intervals as dots beside their names: series -> name -> estimate, one colour a series.
+
+    Args:
+        names: in the order in which they are drawn, if not that of their first appearance.
+    """
+    names = list(names or dict.fromkeys(name for of in series.values() for name in of))
+    figure, ax = plt.subplots(figsize=(7, 1.2 + 0.36 * len(names)), layout="constrained")
+    offsets = np.linspace(-0.22, 0.22, len(series)) if len(series) > 1 else [0.0]
+    colours = colours_of(series)
+    for marker, offset, (label, of) in zip(itertools.cycle("os^Dv"), offsets, series.items(), strict=False):
+        places = [names.index(name) + offset for name in of]
+        means, low, high = scale * np.array([(e.mean, e.ci_low, e.ci_high) for e in of.values()]).T
+        ax.errorbar(
+            means, places, xerr=[means - low, high - means], fmt=marker, color=colours[label], label=label,
+            markersize=4.5, linewidth=1.2,
+        )  # fmt: skip
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    ax.set(xlabel=xlabel, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    if len(series) > 1:
+        figure.legend(loc="outside upper center", ncols=len(series), **LEGEND)
+    sns.despine(figure)
+    return figure
+
+
 def plot_utilities(curves: Mapping[str, np.ndarray], window: int = 20) -> Figure:
     """Training curves: the running mean of the utility, as a mean and a band of two standard errors over seeds.
 
@@ -77,9 +103,9 @@ def plot_headroom(rows: Sequence[Row]) -> Figure:
     """Headroom against the agents' calls that were paid, one line a recipe, with intervals over seeds.
 
     Args:
-        rows: of the part "curve" of results/learner.json.
+        rows: with recipe, agent_calls and headroom, an estimate.
     """
-    lines = _points(rows, "agent_calls", "headroom", "ci_low", "ci_high")
+    lines = _points(rows, "agent_calls", "headroom")
     figure, ax = plot_lines(lines)
     for height, what in ((0, "best static graph"), (1, "best graph for each domain")):
         ax.axhline(height, color="0.4", linestyle=":", linewidth=1)
@@ -96,38 +122,60 @@ def plot_sparsity(rows: Sequence[Row]) -> Figure:
     """Accuracy against edges into the decision, one line a recipe; the numbers at its points are the penalty's weights.
 
     Args:
-        rows: with recipe, sparsity, num_votes and accuracy, and its interval, ci_low and ci_high, where there is one.
+        rows: with recipe, sparsity, num_votes, and accuracy, which is an estimate, or a number without an interval.
     """
-    figure, ax = plot_lines(_points(rows, "num_votes", "accuracy", "ci_low", "ci_high"))
+    figure, ax = plot_lines(_points(rows, "num_votes", "accuracy"))
     ax.set(xlabel="edges into the decision", ylabel="accuracy")
     figure.draw_without_rendering()  # so that places are final
     taken: list[np.ndarray] = []
     for row in reversed(rows):
-        place = ax.transData.transform((row["num_votes"], row["accuracy"])) / figure.dpi  # inches
+        point = row["num_votes"], _interval(row["accuracy"])[0]
+        place = ax.transData.transform(point) / figure.dpi  # inches
         if all((np.abs(place - other) > (0.35, 0.15)).any() for other in taken):
             taken.append(place)
-            ax.annotate(f"{row['sparsity']:g}", (row["num_votes"], row["accuracy"]), (6, -10),
-                        textcoords="offset points", fontsize=7, color="0.25")  # fmt: skip
+            ax.annotate(
+                f"{row['sparsity']:g}", point, (6, -10), textcoords="offset points", fontsize=7, color="0.25"
+            )  # fmt: skip
     return figure
 
 
 def with_accuracy_intervals(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows of results/learner.json whose interval is that of the accuracy instead of the headroom.
+    """Rows of results/learner.json whose accuracy has the interval of the headroom, on its own scale.
 
     The two optima of a world are the same for all seeds, so that one is a linear function of the other.
     """
-    turned = []
-    for row in map(dict, rows):
-        scale = row.get("best_per_domain", np.nan) - row.get("best_static", np.nan)
-        for bound in ("ci_low", "ci_high"):
-            row[bound] = row.get("best_static", np.nan) + scale * row.get(bound, np.nan)
-        turned.append(row)
-    return turned
+    return [row | {"accuracy": _accuracy(row)} if "headroom" in row else row for row in map(dict, rows)]
 
 
-def _points(rows: Sequence[Row], *names: str) -> dict[str, list[tuple[Any, ...]]]:
-    """The columns of these names, for every recipe; not a number where a row has none."""
+def _accuracy(row: Row) -> Estimate:
+    headroom, scale = row["headroom"], row["best_per_domain"] - row["best_static"]
+    low, high = (row["best_static"] + scale * bound for bound in (headroom.ci_low, headroom.ci_high))
+    return Estimate(row["accuracy"], low, high, headroom.n)
+
+
+def _points(rows: Sequence[Row], x: str, y: str) -> dict[str, list[tuple[Any, ...]]]:
+    """For every recipe, (x, y, low, high) of its rows."""
     recipes = dict.fromkeys(row["recipe"] for row in rows)
-    return {
-        one: [tuple(row.get(name, np.nan) for name in names) for row in rows if row["recipe"] == one] for one in recipes
-    }
+    return {name: [(row[x], *_interval(row[y])) for row in rows if row["recipe"] == name] for name in recipes}
+
+
+def _interval(value: Estimate | float) -> tuple[float, float, float]:
+    """Mean and interval; not a number where a value has none."""
+    return (value.mean, value.ci_low, value.ci_high) if isinstance(value, Estimate) else (value, np.nan, np.nan)
+
+
+def with_errors(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies in % [n], and how far their intervals reach below and above: [2, n]."""
+    estimates = [row["accuracy"] for row in rows]
+    means, low, high = 100 * np.array([(e.mean, e.ci_low, e.ci_high) for e in estimates]).T
+    return means, np.array([means - low, high - means])
+
+
+def plot_votes(panel: Axes, wirings: Mapping[str, Any], spend: Callable[[Any], float], label: str) -> None:
+    """Accuracy in % of votes of k against what they cost, as a line with a band."""
+    rows = [row for name, row in wirings.items() if name.startswith("vote")]
+    means, (below, above) = with_errors(rows)
+    places = [spend(row) for row in rows]
+    colour = GROUP_COLOURS["vote"]
+    panel.plot(places, means, color=colour, marker=".", linestyle=":", label=label)
+    panel.fill_between(places, means - below, means + above, color=colour, alpha=0.2, linewidth=0)

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +24,14 @@ from dynagent.artefacts.sources import file_sha256
 from dynagent.llm.replay import recorded_source
 from dynagent.parameters import nearest
 from dynagent.progress import progress
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.paths import readable, resolve_path
+from dynagent.runs.provenance import now
+from dynagent.runs.record import Record
 from dynagent.tasks.recorded import INDEX
 from studies.common.numbers import plain
 from studies.common.outcomes import Outcome
 from studies.common.program import program
+from studies.common.record import place_of, record_path
 
 FOLDER = "results/ablations"
 PARTIAL = "results/runs/ablations"
@@ -84,62 +85,45 @@ def _read(path: Path) -> Outcome:
 
 
 def used_recordings(*files: Path) -> list[dict[str, Any]]:
-    """The recordings that a study reads, with their hashes; paths from the project's root."""
+    """The recordings that a study reads, as a record's inputs: with their hashes, and paths from the project's root."""
     index = resolve_path("results/recordings") / INDEX
-    sources = [{"name": "questions", "location": str(index), "sha256": file_sha256(index)}]
-    sources += [recorded_source(file).to_dict() for file in files]  # type: ignore[misc]
-    root = str(resolve_path(".")) + os.sep
-    return [source | {"location": source["location"].removeprefix(root)} for source in sources]
+    inputs: list[dict[str, Any]] = [
+        {"name": "questions", "kind": "record", "location": str(index), "sha256": file_sha256(index)}
+    ]
+    inputs += [recorded_source(file).to_dict() for file in files]
+    return [given | {"location": readable(Path(given["location"]))} for given in inputs]
 
 
-def write_record(study: str, options: argparse.Namespace, sections: Mapping[str, Any], began: float) -> Path:
-    """Write results/ablations/<study>.json: where its numbers are from, then a line for each row of each section."""
-    path = resolve_path(options.output) / f"{study}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head: dict[str, Any] = {
-        "study": study,
-        "command": f"python -m studies.{study} --preset {options.preset}",
-        "seeds": PRESETS[options.preset],
-        "code": code_version(),
-        "environment": environment(),
-        "timing": {"seconds": round(time.monotonic() - began)},
-    }
-    lines = []
-    for name, section in (head | dict(sections)).items():
-        rows = isinstance(section, list)
-        text = ",\n  ".join(_line(row) for row in section) if rows else _line(section)
-        lines.append(f" {json.dumps(name)}: " + (f"[\n  {text}\n ]" if rows else text))
-    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
-    return path
+def write_record(kind: str, options: argparse.Namespace, sections: Mapping[str, Any], began: float) -> Path:
+    """Write a study's record.
 
-
-def _line(value: Any) -> str:
-    return json.dumps(plain(value), ensure_ascii=False)
-
-
-def load_record(study: str, folder: str = FOLDER) -> dict[str, Any]:
-    """A study's record.
-
-    Raises:
-        ValueError: if it is missing or damaged.
+    Args:
+        sections: "questions", "inputs", and "parameters" where there are any; all others are numbers.
     """
-    path = resolve_path(folder) / f"{study}.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(f"The record {path} is missing or damaged: `python -m studies.{study}` makes it.") from None
-    return found
+    sections = dict(sections)
+    questions, inputs, parameters = (sections.pop(name, {}) for name in ("questions", "inputs", "parameters"))
+    record = Record.make(
+        kind=kind,
+        command=f"{place_of(kind).command} --preset {options.preset}",
+        parameters={"preset": options.preset} | parameters,
+        seeds=list(range(PRESETS[options.preset])),
+        questions=questions,
+        inputs=inputs,
+        timing={"seconds": round(time.monotonic() - began), "saved_at": now()},
+        numbers=plain(sections),
+    )
+    return record.save(record_path(kind, options.output))
 
 
 @program
-def run(study: str, about: str, make: Callable[[argparse.Namespace], Mapping[str, Any]], arguments: Any = None) -> int:
+def run(kind: str, about: str, make: Callable[[argparse.Namespace], Mapping[str, Any]], arguments: Any = None) -> int:
     """The program of a study: its options, its sections, its record."""
-    parser = argparse.ArgumentParser(prog=f"python -m studies.{study}", description=about)
+    parser = argparse.ArgumentParser(prog=place_of(kind).command, description=about)
     parser.add_argument("--preset", default="laptop", help="smoke (2 seeds) or laptop (20); default: %(default)s")
     parser.add_argument("--output", default=FOLDER, help="default: %(default)s")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     if options.preset not in PRESETS:
         raise ValueError(f"There is no preset {options.preset!r}; {nearest(options.preset, PRESETS)}")
-    print(write_record(study, options, make(options), began))
+    print(write_record(kind, options, make(options), began))
     return 0

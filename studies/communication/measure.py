@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.statistics import mean_interval, seed_interval
@@ -33,7 +31,9 @@ from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, describe, environment, questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Origin, Record
+from dynagent.runs.values import with_estimates
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.recorded import INDEX, load_recorded
 from dynagent.team.messages import Message
@@ -44,10 +44,11 @@ from studies.common.grid import side_by_side
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
 from studies.common.program import program
+from studies.common.record import load_record, place_of, record_path
 from studies.communication.team import FOLDER, MODEL, MOST_READERS, NUM_VOTERS, TEMPERATURE, make_graph, wiring
 from studies.worlds.measure import FEATURES, RECORDINGS
 
-OUTPUT = "results/communication.json"
+KIND = "communication"
 PRESETS: dict[str, dict[str, int]] = {
     "smoke": {"seeds": 2, "num_train": 160},
     "laptop": {"seeds": 20, "num_train": 640},
@@ -100,7 +101,6 @@ def world_part(seeds: int, num_train: int, processes: int) -> dict[str, Any]:
             [(value - low) / (high - low) for value in per_seed["dynamic, edges"]]
         ),
         "per seed": per_seed,
-        "train questions": num_train,
     }
 
 
@@ -184,20 +184,51 @@ def what_hearing_does(questions: Sequence[Any], llm: RecordedAnswers) -> dict[st
     return result
 
 
-def real_part(seeds: int) -> dict[str, Any]:
+def real_part(seeds: int, llm: RecordedAnswers) -> dict[str, Any]:
     """All wirings on record at two temperatures of the voters."""
-    path = recorded_file(resolve_path(FOLDER), "agent", MODEL)
-    llm = RecordedAnswers(path)
     questions = recorded_questions(llm)
     subjects = [question.subject for question in questions]
-    found: dict[str, Any] = {"questions": questions_digest(questions), "hearing": what_hearing_does(questions, llm)}
+    found: dict[str, Any] = {"hearing": what_hearing_does(questions, llm)}
     for name, temperature in (("warm", TEMPERATURE), ("cold", COLD)):
         found[name] = {"temperature": temperature}
         found[name]["wirings"] = compare(*run_wirings(questions, llm, seeds, temperature), subjects)
-    index = resolve_path(RECORDINGS) / INDEX
-    found["sources"] = [asdict(recorded_source(path)) | {"location": str(Path(FOLDER) / path.name)}]
-    found["sources"].append({"name": INDEX, "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)})
     return found
+
+
+def inputs() -> list[dict[str, Any]]:
+    """The recordings behind the wirings on record."""
+    path, index = recorded_file(resolve_path(FOLDER), "agent", MODEL), resolve_path(RECORDINGS) / INDEX
+    return [
+        recorded_source(path).to_dict() | {"location": str(Path(FOLDER) / path.name)},
+        {"name": INDEX, "kind": "record", "location": f"{RECORDINGS}/{INDEX}", "sha256": file_sha256(index)},
+    ]
+
+
+def make_record(preset: str, processes: int, only: str | None, output: str) -> Record:
+    """Both parts measured, or one of them, beside the other one as it is on record.
+
+    Args:
+        only: "world" or "real"; None measures both.
+    """
+    chosen = PRESETS[preset]
+    record = Record.make(
+        kind=KIND,
+        command=f"{place_of(KIND).command} ARGS='--preset {preset}'",
+        parameters={"preset": preset},
+        seeds=list(range(chosen["seeds"])),
+    )
+    here = record.model_dump(include={"command", "parameters", "seeds", "code", "environment", "timing"})
+    kept = load_record(KIND, output) if only and record_path(KIND, output).exists() else None
+    parts, numbers = (dict(kept.parts), dict(kept.numbers)) if kept else ({}, {})
+    if only != "real":
+        numbers["world"] = world_part(chosen["seeds"], chosen["num_train"], processes)
+        parts["world"] = Origin.model_validate(here | {"questions": {"training": {"n": chosen["num_train"]}}})
+    if only != "world":
+        llm = RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", MODEL))
+        numbers["real"] = real_part(chosen["seeds"], llm)
+        questions = {"evaluation": questions_digest(recorded_questions(llm))}
+        parts["real"] = Origin.model_validate(here | {"inputs": inputs(), "questions": questions})
+    return record.model_copy(update={"parts": parts, "numbers": with_estimates(plain(numbers))})
 
 
 @program
@@ -206,25 +237,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studies.communication.measure", description=main.__doc__)
     parser.add_argument("--preset", choices=tuple(PRESETS), default="laptop", help="default: %(default)s")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
     parser.add_argument("--part", choices=("world", "real"), help="measure this part again, and keep the other")
     options = parser.parse_args(arguments)
-    preset, path = PRESETS[options.preset], resolve_path(options.output)
-    about = {
-        "command": f"make communication ARGS='--preset {options.preset}'",
-        "code": code_version(),
-        "environment": environment(),
-        "seeds": preset["seeds"],
-    }
-    measured = {}
-    if options.part != "real":
-        measured["world"] = about | world_part(preset["seeds"], preset["num_train"], options.processes)
-    if options.part != "world":
-        measured["real"] = about | real_part(preset["seeds"])
-    kept = json.loads(path.read_text(encoding="utf-8")) if options.part and path.exists() else {}
-    record = kept | measured
-    lines = [f" {json.dumps(part)}: {json.dumps(plain(describe(of)), indent=1)}" for part, of in record.items()]
-    write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
+    record = make_record(options.preset, options.processes, options.part, options.output)
+    record.save(record_path(KIND, options.output))
     return 0
 
 

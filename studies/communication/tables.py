@@ -10,9 +10,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from dynagent.runs.record import Record
 from dynagent.viz.plots import COLOURS, LEGEND
+from studies.common.plots import plot_votes, with_errors
 from studies.common.tables import percent
-from studies.frontier.tables import _plot_votes, _with_errors
 
 
 def world_table(world: Mapping[str, Any]) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def world_table(world: Mapping[str, Any]) -> pd.DataFrame:
         ("best possible", "edges, a graph for each language"): {"accuracy, %": f"{100 * best['edges']['dynamic']:.1f}"},
     }
     for name in ("dynamic, votes alone", "static, edges", "dynamic, edges"):
-        edges = learned[f"{name}: edges between agents"]["mean"] if "votes" not in name else 0.0
+        edges = learned[f"{name}: edges between agents"].mean if "votes" not in name else 0.0
         rows["learned", name] = {"accuracy, %": percent(learned[name]), "edges between agents": f"{edges:.1f}"}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
@@ -42,6 +43,14 @@ def wirings_table(part: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def origins(record: Record) -> str:
+    """Where each part's numbers are from, a line each."""
+    return "\n".join(
+        f"{name}: {len(part.seeds or ())} seeds, commit {(part.code.commit or 'unknown')[:10]}, {part.command}"
+        for name, part in record.parts.items()
+    )
+
+
 def hearing_table(hearing: Mapping[str, Any]) -> pd.DataFrame:
     """What hearing does to a voter: accuracy and agreement with the sender, before and after, in %."""
     rows = {}
@@ -54,13 +63,13 @@ def hearing_table(hearing: Mapping[str, Any]) -> pd.DataFrame:
 def plot_communication(part: Mapping[str, Any]) -> Figure:
     """Accuracy against tokens a question, with intervals: votes alone, and wirings with edges between agents."""
     figure, panel = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    _plot_votes(panel, part["wirings"], lambda row: row["tokens"], "votes alone")
+    plot_votes(panel, part["wirings"], lambda row: row["tokens"], "votes alone")
     for prefix, label, colour, marker in (
         ("sender", "the sender alone", COLOURS[3], "^"),
         ("1 heard", "voters have read the sender", COLOURS[0], "o"),
     ):
         rows = [row for name, row in part["wirings"].items() if name.startswith(prefix)]
-        means, errors = _with_errors(rows)
+        means, errors = with_errors(rows)
         panel.errorbar([row["tokens"] for row in rows], means, errors, color=colour, fmt=marker, elinewidth=1,
                        markersize=5, label=label)  # fmt: skip
     panel.set(xlabel="tokens a question", ylabel="accuracy, %")

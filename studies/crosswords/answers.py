@@ -8,14 +8,12 @@ record alone, without a model.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.execution.boards import BoardRunner
 from dynagent.graph import AgentGraph
@@ -24,18 +22,18 @@ from dynagent.llm.reading import QuestionReader, save_features
 from dynagent.llm.replay import RecordedAnswers, recorded_file
 from dynagent.llm.store import Recorded
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.record import Record
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.crosswords import load_puzzles
 from dynagent.team.crosswords import MAX_NEW_TOKENS, ReturnAll, brute_force, reflection
 from studies.common.program import program
+from studies.common.record import load_record, place_of, record_path
 
 FOLDER = "results/recordings/crosswords"
-WORLD = "results/crosswords.json"  # where the learned graphs come from
-OUTPUT = "results/crosswords_answers.json"
+WORLD = "crosswords"  # the record that the learned graphs come from
+KIND = "crosswords/answers"
 LEARNED_IN = "default, self_judged"  # cell of the world, and there its first seed
 MODEL = "qwen2.5-coder-1.5b-instruct"
-COMMAND = "make record-crosswords"
 TOKENS_PER_BATCH = 16_384  # all boards of a wave together
 # Potential edges of the graphs that nobody learned, by the names that `edge_names` gives them.
 ALONE: tuple[str, ...] = ()
@@ -61,10 +59,7 @@ def adjacency_of(edges: tuple[str, ...], graph: AgentGraph) -> Tensor:
 
 def learned_probs(policy: str) -> Tensor:
     """Edge probabilities of the 20 puzzles, as the world's first seed has learned them: [n, E]."""
-    path = resolve_path(WORLD)
-    if not path.exists():
-        raise ValueError(f"There are no learned graphs {path}: `make crosswords` makes them.")
-    return torch.tensor(json.loads(path.read_text(encoding="utf-8"))["cells"][LEARNED_IN][0][policy]["edge_probs"])
+    return torch.tensor(load_record(WORLD).numbers["cells"][LEARNED_IN][0][policy]["edge_probs"])
 
 
 def fixed_graphs(graph: AgentGraph) -> dict[str, Tensor]:
@@ -82,7 +77,7 @@ def fixed_graphs(graph: AgentGraph) -> dict[str, Tensor]:
 
 def recorded_answers(model: str = MODEL) -> RecordedAnswers:
     """The replies on record; a missing one is an error that names the command."""
-    return RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", model), COMMAND)
+    return RecordedAnswers(recorded_file(resolve_path(FOLDER), "agent", model), place_of(KIND).command)
 
 
 def run_graphs(llm: Any) -> tuple[dict[str, Any], BoardRunner]:
@@ -111,9 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--edge-llm", default="smollm2-135m-instruct", help="default: %(default)s")
     parser.add_argument("--features-only", action="store_true", help="record the edge LLM's features and nothing else")
     parser.add_argument("--replay", action="store_true", help="load no model: all replies have to be on record")
-    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    code, folder = code_version(), resolve_path(FOLDER)
+    folder = resolve_path(FOLDER)
     llm: Recorded | RecordedAnswers
     if options.replay:
         llm = recorded_answers(options.agent_llm)
@@ -126,19 +121,30 @@ def main(arguments: list[str] | None = None) -> int:
         model.tokens_per_batch = TOKENS_PER_BATCH
         llm = Recorded(model, folder / f"{model.identity}.jsonl")
     results, _ = run_graphs(llm)
-    record = {
-        "command": COMMAND,
-        "code": code,
-        "environment": environment(),
-        "agent_llm": llm.identity,
-        "max_new_tokens": MAX_NEW_TOKENS,
-        "recording_sha256": file_sha256(folder / f"{llm.identity}.jsonl"),
-        "learned_in": {"cell": LEARNED_IN, "seed": 0, "sha256": file_sha256(resolve_path(WORLD))},
-        "puzzles": [puzzle.id for puzzle in load_puzzles("test")[0]],
-        "graphs": results,
-    }
-    write_file(resolve_path(options.output), [f"{json.dumps(record, indent=1)}\n".encode()])
+    make_record(llm.identity, results).save(record_path(KIND, options.output))
     return 0
+
+
+def make_record(agent_llm: str, results: dict[str, Any]) -> Record:
+    """What the graphs made of the puzzles on this language model, and where the graphs were learned."""
+    recording, puzzles = f"{FOLDER}/{agent_llm}.jsonl", load_puzzles("test")[0]
+    files = {agent_llm: recording, WORLD: place_of(WORLD).path}
+    return Record.make(
+        kind=KIND,
+        command=place_of(KIND).command,
+        parameters={
+            "agent_llm": agent_llm,
+            "max_new_tokens": MAX_NEW_TOKENS,
+            "learned_in": {"cell": LEARNED_IN, "seed": 0},
+        },
+        seeds=[0],
+        inputs=[
+            {"name": name, "kind": "record", "location": file, "sha256": file_sha256(resolve_path(file))}
+            for name, file in files.items()
+        ],
+        questions={"evaluation": {"n": len(puzzles)}},
+        numbers={"puzzles": [puzzle.id for puzzle in puzzles], "graphs": results},
+    )
 
 
 if __name__ == "__main__":

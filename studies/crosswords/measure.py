@@ -7,7 +7,6 @@ What a real language model's teams make of the same puzzles is recorded by `stud
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
 from dynagent.execution.boards import BoardRunner
 from dynagent.graph import AgentGraph
 from dynagent.learning.loop import History, train
@@ -30,8 +29,9 @@ from dynagent.policies.base import Policy
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.paths import readable, resolve_path
+from dynagent.runs.provenance import code_version, now
+from dynagent.runs.record import Code, Record
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
 from dynagent.tasks.crosswords import Puzzle, load_puzzles
 from dynagent.team.crosswords import JUDGES, ReturnAll, brute_force, reflection
@@ -39,10 +39,11 @@ from dynagent.worlds.crosswords import MAX_EDGES, Best, PathTable, Search, simul
 from dynagent.worlds.crosswords_solver import SKILLS, family_of
 from studies.common.grid import side_by_side
 from studies.common.program import program
+from studies.common.record import place_of, record_path
 from studies.crosswords.answers import ALONE, CHAIN, FOLDER, adjacency_of, edge_names
 from studies.crosswords.settings import PUBLISHED, SIMULATED, CrosswordsConfig
 
-OUTPUT = "results/crosswords.json"
+KIND = "crosswords"
 POLICIES = ("static", "dynamic")
 EVALUATION_SEED = 1_000_000  # of the solver that held-out puzzles meet; trainings have seeds from 0 on
 NUM_SAMPLED = 8  # drawn graphs of a held-out puzzle
@@ -221,24 +222,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studies.crosswords.measure", description=main.__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
     options = parser.parse_args(arguments)
     code, started = code_version(), time.monotonic()  # of the code that runs, not of what the tree is at the end
-    puzzles, source = load_puzzles("all")
     measured = measure_all(options.seeds, options.processes)
-    record = {
-        "command": f"make crosswords ARGS='--seeds {options.seeds}'",
-        "code": code,
-        "environment": environment(),
-        "sources": [source.to_dict() | {"puzzles": len(puzzles)}, {"features": recorded_features().identity}],
-        "parameters": {cell: CrosswordsConfig.from_parameters(chosen).to_dict() for cell, chosen in CELLS.items()},
-        "skills": {name: vars(skill) for name, skill in SKILLS.items()},
-        "puzzles": [puzzle.id for puzzle in load_puzzles("test")[0]],
-        **measured,
-        "timing": {"seconds": round(time.monotonic() - started)},
-    }
-    write_file(resolve_path(options.output), [f"{json.dumps(record)}\n".encode()])
+    timing = {"seconds": round(time.monotonic() - started), "saved_at": now()}
+    record = make_record(measured, options.seeds).model_copy(update={"code": Code(**code), "timing": timing})
+    record.save(record_path(KIND, options.output))
     return 0
+
+
+def make_record(measured: dict[str, Any], num_seeds: int) -> Record:
+    """What `measure_all` gives, with the solver and the puzzles that it was measured on."""
+    (puzzles, source), held_out, features = load_puzzles("all"), load_puzzles("test")[0], recorded_features()
+    recording = {"kind": "record", "location": readable(features.path), "sha256": file_sha256(features.path)}
+    skills = {name: vars(skill) for name, skill in SKILLS.items()}
+    return Record.make(
+        kind=KIND,
+        command=f"{place_of(KIND).command} ARGS='--seeds {num_seeds}'",
+        parameters={cell: CrosswordsConfig.from_parameters(chosen).to_dict() for cell, chosen in CELLS.items()},
+        seeds=list(range(num_seeds)),
+        inputs=[source.to_dict(), {"name": features.identity} | recording],
+        questions={"all": {"n": len(puzzles)}, "evaluation": {"n": len(held_out)}},
+        numbers={"skills": skills, "puzzles": [puzzle.id for puzzle in held_out]} | measured,
+    )
 
 
 if __name__ == "__main__":

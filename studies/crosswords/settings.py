@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from dynagent.learning.config import TrainConfig
-from dynagent.learning.objectives import OBJECTIVES, Estimator
+from pydantic import model_validator
+
+from dynagent.learning.config import EstimatorName, TrainConfig
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.local import Readout
 from dynagent.parameters import Count, EdgeProbability, Positive
 from dynagent.team.crosswords import Judge
@@ -41,7 +42,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class CrosswordsConfig(TrainConfig):
     """All parameters of a crosswords run.
 
@@ -64,7 +64,7 @@ class CrosswordsConfig(TrainConfig):
     num_iterations: Count | Literal["auto"] = 160
     batch_size: Count = 5
     graphs_per_question: Count = 16
-    estimator: Estimator = "leave_one_out"
+    estimator: EstimatorName = "leave_one_out"
     learning_rate: Positive = 0.1
     static_learning_rate: Positive = 0.2
     bias_speed: Positive = 3.0
@@ -81,9 +81,10 @@ class CrosswordsConfig(TrainConfig):
     max_new_tokens: Count = 100
     num_draws: Count = 10
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _readers_need_graphs(self) -> Self:
         if not OBJECTIVES[self.estimator].takes_readers:
             raise ValueError(
                 f"estimator {self.estimator!r} is for agents that do not read each other: choose 'leave_one_out'."
             )
+        return self

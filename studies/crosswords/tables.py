@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -17,38 +15,37 @@ from torch import Tensor
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.statistics import Estimate, mean_interval
 from dynagent.graph import AgentGraph
-from dynagent.runs.paths import resolve_path
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from dynagent.viz.plots import LEGEND, colours_of, ink_on
-from studies.crosswords.answers import COMMAND
-from studies.crosswords.answers import OUTPUT as ANSWERS
-from studies.crosswords.measure import OUTPUT
+from studies.common.record import load_record
+from studies.common.tables import short
 
 SCORES = ("words", "letters", "games")
 
 
 class WorldRecord:
-    """results/crosswords.json: what every seed of every cell has learned in the simulated world."""
+    """The record of the study: what every seed of every cell has learned in the simulated world."""
 
-    def __init__(self, path: str = OUTPUT) -> None:
-        self.data = read(path, "make crosswords")
+    def __init__(self, place: str = "") -> None:
+        self.record = load_record("crosswords", place)
+        self.numbers = self.record.numbers
 
     @property
     def num_seeds(self) -> int:
-        return len(next(iter(self.data["cells"].values())))
+        return self.record.num_seeds
 
     def utility(self, cell: str, policy: str) -> np.ndarray:
         """[seeds, iterations]."""
-        return np.array([seed[policy]["utility"] for seed in self.data["cells"][cell]])
+        return np.array([seed[policy]["utility"] for seed in self.numbers["cells"][cell]])
 
     def scores(self, cell: str, policy: str, graphs: str = "most probable", judge: str = "") -> np.ndarray:
         """Words, letters and games of every seed and held-out puzzle: [seeds, n, 3]; by default by its own judge."""
         key = f"{graphs}, {judge or cell.rsplit(', ', 1)[1]}"
-        return np.array([seed[policy]["scores"][key] for seed in self.data["cells"][cell]])
+        return np.array([seed[policy]["scores"][key] for seed in self.numbers["cells"][cell]])
 
     def estimate(self, values: np.ndarray) -> Estimate:
         """Mean of [seeds, n] with its interval over seeds and puzzles."""
-        return clustered_interval(values, self.data["puzzles"])
+        return clustered_interval(values, self.numbers["puzzles"])
 
     def gain(self, cell: str, graphs: str = "most probable") -> Estimate:
         """Words of dynamic minus static, paired by seed and puzzle."""
@@ -57,14 +54,14 @@ class WorldRecord:
 
     def optimum(self, judge: str) -> dict[str, float]:
         """Words of the best graph for all held-out puzzles, and with the best for each family."""
-        found, families = self.data["optimum"]["judges"][judge]["climbed"], self.data["optimum"]["families"]
+        found, families = self.numbers["optimum"]["judges"][judge]["climbed"], self.numbers["optimum"]["families"]
         each = sum(found[family]["words"] for family in families) / len(families)
         return {"best static": found["all"]["words"], "best for each family": each}
 
     def table(self, graphs: str = "most probable") -> pd.DataFrame:
         """Words, letters and games of each cell and policy, by the cell's own judge, and calls of a training."""
         rows = {}
-        for cell, seeds in self.data["cells"].items():
+        for cell, seeds in self.numbers["cells"].items():
             for policy in ("static", "dynamic"):
                 scores = self.scores(cell, policy, graphs)
                 row = {name: short(self.estimate(scores[..., i])) for i, name in enumerate(SCORES)}
@@ -76,7 +73,7 @@ class WorldRecord:
 def answers_table() -> pd.DataFrame:
     """What each fixed graph makes of the puzzles with real answers, by both judges."""
     rows = {}
-    for name, found in read(ANSWERS, COMMAND)["graphs"].items():
+    for name, found in load_record("crosswords/answers").numbers["graphs"].items():
         for judge, scores in found["scores"].items():
             columns = np.array(scores).T
             rows[name, judge] = {
@@ -87,23 +84,6 @@ def answers_table() -> pd.DataFrame:
             rows[name, judge] |= {"different calls so far": usage["distinct_calls"]}
             rows[name, judge] |= {"tokens so far": usage["prompt_tokens"] + usage["completion_tokens"]}
     return pd.DataFrame(rows).T.rename_axis(["graph", "judge"])
-
-
-def read(path: str, command: str) -> dict[str, Any]:
-    """A record.
-
-    Raises:
-        ValueError: if it is not there, with the command that makes it.
-    """
-    try:
-        record: dict[str, Any] = json.loads(resolve_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"There is no record {path}: `{command}` makes it.") from None
-    return record
-
-
-def short(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} [{estimate.ci_low:.3f}, {estimate.ci_high:.3f}]"
 
 
 RIGHT, WRONG = "#7fb894", "#f1e8c0"  # dark and light green and sand, of which grey leaves dark and light

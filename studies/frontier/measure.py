@@ -7,11 +7,10 @@ of a language model and in worlds of simulated agents, where a call stands for a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.statistics import seed_interval
@@ -38,18 +36,21 @@ from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, describe, environment, questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Origin, Record
 from dynagent.runs.run import STATIC_LEARNING_RATE
+from dynagent.runs.values import with_estimates
 from dynagent.worlds.teams import load_world
 from studies.common.grid import side_by_side
 from studies.common.matched import at_spend
 from studies.common.numbers import plain
 from studies.common.program import program
+from studies.common.record import load_record, place_of, record_path
 from studies.table2.settings import ADVERSARIAL, QWEN, SPECIALIZED
 from studies.worlds.measure import FEATURES, RECORDINGS
 from studies.worlds.settings import BUDGET
 
-OUTPUT = "results/frontier.json"
+KIND = "frontier"
 RECORDED: dict[str, dict[str, Any]] = {
     "adversaries": QWEN | ADVERSARIAL | {"adversary": "asked"},
     "languages": QWEN | SPECIALIZED,
@@ -71,7 +72,7 @@ class Case:
 
     Attributes:
         value: from who votes, [n, N] bool, to scores and tokens, [n] each.
-        about: questions and sources.
+        about: subjects and what a token is, and for the record questions and inputs.
     """
 
     graph: AgentGraph
@@ -85,10 +86,10 @@ class Case:
 
     def learn(self, dynamic: bool, cost_weight: float) -> Tensor:
         """Who votes in the most probable graphs of a policy that is trained with this cost: [n, N] bool."""
-        config = replace(self.config, cost_weight=cost_weight)
+        config = self.config.replace(cost_weight=cost_weight)
         policy: Policy = self.make_dynamic()
         if not dynamic:
-            config = replace(config, learning_rate=STATIC_LEARNING_RATE)
+            config = config.replace(learning_rate=STATIC_LEARNING_RATE)
             policy = StaticEdgePolicy.for_graph(self.graph)
         train(policy, self.graph, self.train_questions, config, runner=self.runner)
         return policy.edge_logits_of(self.eval_questions)[:, self.graph.decision_edges] >= 0
@@ -121,9 +122,11 @@ def recorded_case(setting: str, seed: int) -> Case:
         return outcome.utility[:, 0], outcome.tokens[:, 0]
 
     about = {
-        "training": questions_digest(experiment.train_questions),
-        "evaluation": questions_digest(questions),
-        "sources": [source.to_dict() for source in used_sources(experiment)],
+        "questions": {
+            "training": questions_digest(experiment.train_questions),
+            "evaluation": questions_digest(questions),
+        },
+        "inputs": [source.to_dict() for source in used_sources(experiment)],
         "subjects": [f"{question.language}/{question.subject}" for question in questions],
         "token": "a token that an agent reads or writes",
     }
@@ -137,14 +140,19 @@ def world_case(setting: str, seed: int) -> Case:
     """Simulated agents whose accuracy is known: scores are exact expectations, a call costs one."""
     world = load_world(setting, resolve_path(RECORDINGS), seed, BUDGET[setting])
     config = TrainConfig(seed=seed)
-    digests = [questions_digest(part) for part in (world.train_questions, world.eval_questions)]
+    features = resolve_path(RECORDINGS) / FEATURES
     about = {
-        "training": digests[0],
-        "evaluation": digests[1],
-        "sources": [{"name": FEATURES, "sha256": file_sha256(resolve_path(RECORDINGS) / FEATURES)}],
+        "questions": {
+            "training": questions_digest(world.train_questions),
+            "evaluation": questions_digest(world.eval_questions),
+        },
+        "inputs": [
+            {"name": FEATURES, "kind": "record", "location": f"{RECORDINGS}/{FEATURES}",
+             "sha256": file_sha256(features)}
+        ],
         "subjects": [f"{question.language}/{question.subject}" for question in world.eval_questions],
         "token": "a call of a simulated agent",
-    }
+    }  # fmt: skip
     return Case(
         world.graph, world.train_questions, world.eval_questions, Runner(world.graph, seed), config,
         lambda: EdgePolicy.from_backbone(_readings(), world.graph, init_seed=config.stream("init")),
@@ -207,8 +215,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             reading = tokens + full_tokens / len(votes)  # the edge LLM's reading as one more call
             row["minus vote, reading counted"] = against(wirings, votes, scores, reading, subjects)[0]
         rows[name] = row
-    about = {name: value for name, value in results[0]["about"].items() if name != "subjects"}
-    return about | {"wirings": rows}
+    return {"token": results[0]["about"]["token"], "wirings": rows}
 
 
 def against(
@@ -228,6 +235,19 @@ def against(
     return clustered_interval(scores - np.stack(equal), subjects), mismatch
 
 
+def add_setting(record: Record, name: str, results: Sequence[dict[str, Any]]) -> None:
+    """Put a setting's numbers and their origin into the record, in place of earlier ones."""
+    about = results[0]["about"]
+    here = record.model_dump(include={"command", "seeds", "code", "environment", "timing"})
+    record.parts[name] = Origin(
+        **here,
+        parameters=RECORDED.get(name, {"world": name}) | {"cost weights": record.parameters["cost weights"]},
+        questions=about["questions"],
+        inputs=about["inputs"],
+    )
+    record.numbers[name] = with_estimates(plain(summarise(results)))
+
+
 @program
 def main(arguments: list[str] | None = None) -> int:
     """Measure accuracy against tokens of every wiring."""
@@ -240,28 +260,28 @@ def main(arguments: list[str] | None = None) -> int:
         help="measure these again, and keep the others; of: " + ", ".join(SETTINGS),
     )
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default=OUTPUT, help="default: %(default)s")
+    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    preset, path = PRESETS[options.preset], resolve_path(options.output)
+    preset, path = PRESETS[options.preset], record_path(KIND, options.output)
     seeds, weights = range(preset["seeds"]), preset["cost_weights"]
     for name in options.settings or ():
         if name not in SETTINGS:
             raise ValueError(f"There is no setting {name!r}; {nearest(name, SETTINGS)}")
-    record = json.loads(path.read_text(encoding="utf-8")) if options.settings and path.exists() else {}
-    about = {
-        "command": f"make frontier ARGS='--preset {options.preset}'",
-        "code": code_version(),
-        "environment": environment(),
-        "seeds": len(seeds),
-        "cost weights": list(weights),
-    }
+    record = Record.make(
+        kind=KIND,
+        command=f"{place_of(KIND).command} ARGS='--preset {options.preset}'",
+        parameters={"preset": options.preset, "cost weights": list(weights)},
+        seeds=list(seeds),
+    )
+    if options.settings and path.exists():
+        kept = load_record(KIND, path)
+        record = record.model_copy(update={"parts": kept.parts, "numbers": kept.numbers})
     with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=side_by_side) as pool:
         for name in options.settings or preset["settings"]:
             futures = [pool.submit(measure, name, seed, weights) for seed in seeds]
             results = [future.result() for future in progress(futures, desc=name, unit="seed")]
-            record[name] = about | {"parameters": RECORDED.get(name, {"world": name})} | summarise(results)
-            lines = [f" {json.dumps(key)}: {json.dumps(plain(describe(of)))}" for key, of in record.items()]
-            write_file(path, [("{\n" + ",\n".join(lines) + "\n}\n").encode()])  # each as soon as it is there
+            add_setting(record, name, results)
+            record.save(path)  # each as soon as it is there
     return 0
 
 

@@ -24,10 +24,10 @@ COLUMNS = ("question", "edge LLM", "edge probabilities", "most probable graph", 
 WIDTHS = (2.8, 0.9, 2.0, 2.3, 1.5)
 
 
-def plot_idea(record: Mapping[str, Any]) -> Figure:
-    """Each question of results/idea.json in a row: text, reading, edge probabilities, graph, answers and vote."""
-    graph = AgentGraph([Specialist(None, domain=group) for group in record["groups"]], MajorityVote())
-    questions = record["shown"]
+def plot_idea(idea: Mapping[str, Any]) -> Figure:
+    """Each question of the record's numbers in a row: text, reading, edge probabilities, graph, answers and vote."""
+    graph = AgentGraph([Specialist(None, domain=group) for group in idea["groups"]], MajorityVote())
+    questions = idea["shown"]
     figure, rows = plt.subplots(
         len(questions), len(COLUMNS), figsize=(12, 3.2 * len(questions) + 0.3), layout="constrained",
         width_ratios=WIDTHS, squeeze=False,
@@ -35,11 +35,11 @@ def plot_idea(record: Mapping[str, Any]) -> Figure:
     for axes, question in zip(rows, questions, strict=True):
         _write_question(axes[0], question)
         _draw_reading(axes[1], question["reading"])
-        _draw_probabilities(axes[2], question, record["groups"])
+        _draw_probabilities(axes[2], question, idea["groups"])
         edges = torch.zeros(graph.num_edges)
         edges[graph.decision_edges] = torch.tensor(question["edge_probs"])
         draw_graph(axes[3], edges, graph)
-        _write_answers(axes[4], question, record["groups"])
+        _write_answers(axes[4], question, idea["groups"])
     for ax, title in zip(rows[0], COLUMNS, strict=True):
         ax.set_title(title, fontsize=10, fontweight="bold")
     colours = colours_of(graph.groups)

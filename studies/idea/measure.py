@@ -8,32 +8,32 @@ reading the question is worth is measured with all seeds, on all held-out questi
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.evaluate import compare_wirings
 from dynagent.progress import progress
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources
-from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version, describe, environment
+from dynagent.runs.paths import readable
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Record
 from dynagent.runs.run import train_all
 from dynagent.sampling import most_probable_dags
 from dynagent.tasks.multiple_choice import load_questions
 from studies.common.numbers import plain
 from studies.common.program import program
+from studies.common.record import place_of, record_path
 from studies.table2.settings import QWEN
 
-OUTPUT = "results/idea.json"
-COMMAND = "make idea"
+KIND = "idea"
 NUM_SEEDS = 20
 PARAMETERS = QWEN | {"dataset": "mmlu", "team": "specialists", "num_per_domain": 2, "adversary": "asked"}
 MOST_CHARACTERS = 220  # of a question that is shown, with its options
@@ -84,6 +84,36 @@ def of_question(experiment: Experiment, question: Any, edge_probs: Tensor, readi
     }  # fmt: skip
 
 
+def make_record(experiment: Experiment, scores: list[dict[str, np.ndarray]], questions: list[dict[str, Any]]) -> Record:
+    """The two questions, and what reading the question is worth over all seeds.
+
+    Args:
+        scores: of each seed, wiring -> [n].
+        questions: those that are shown, see `of_question`.
+    """
+    held_out = experiment.eval_questions
+    sources = [*used_sources(experiment), *load_questions("mmlu", split="test").sources]
+    subjects = [question.subject for question in held_out]
+    stacked = {name: np.stack([seed[name] for seed in scores]) for name in scores[0]}  # [seeds, n]
+    numbers = {
+        "accuracy": {name: clustered_interval(stacked[name], subjects) for name in SHOWN},
+        "differences": {f"{a} - {b}": clustered_interval(stacked[a] - stacked[b], subjects) for a, b in DIFFERENCES},
+        "selection": f"of the held-out questions of at most {MOST_CHARACTERS} characters the one, and the first of "
+        "another area, on which the policy of seed 0 most prefers the specialists of the question's own area",
+        "groups": [node.group for node in experiment.graph.nodes[:-1]],
+        "shown": questions,
+    }
+    return Record.make(
+        kind=KIND,
+        command=place_of(KIND).command,
+        parameters=PARAMETERS,
+        seeds=list(range(len(scores))),
+        inputs=[source.to_dict() | {"location": readable(Path(source.location))} for source in sources],
+        questions={"training": questions_digest(experiment.train_questions), "evaluation": questions_digest(held_out)},
+        numbers=plain(numbers),
+    )
+
+
 @program
 def main() -> int:
     """Train, measure, and write the record."""
@@ -95,28 +125,7 @@ def main() -> int:
         policies, found = measure(experiment)
         scores.append(found)
         questions = questions or show(experiment, policies["learned"])
-    held_out = experiment.eval_questions
-    sources = [*used_sources(experiment), *load_questions("mmlu", split="test").sources]
-    subjects = [question.subject for question in held_out]
-    of = {name: np.stack([seed[name] for seed in scores]) for name in scores[0]}  # [seeds, n]
-    record = {
-        "command": COMMAND,
-        "code": code_version(),
-        "environment": environment(),
-        "parameters": PARAMETERS,
-        "sources": [
-            source.to_dict() | {"location": source.location.removeprefix(f"{resolve_path('.')}/")} for source in sources
-        ],
-        "seeds": NUM_SEEDS,
-        "questions": {"training": len(experiment.train_questions), "evaluation": len(held_out)},
-        "accuracy": {name: clustered_interval(of[name], subjects) for name in SHOWN},
-        "differences": {f"{a} - {b}": clustered_interval(of[a] - of[b], subjects) for a, b in DIFFERENCES},
-        "selection": f"of the held-out questions of at most {MOST_CHARACTERS} characters the one, and the first of "
-        "another area, on which the policy of seed 0 most prefers the specialists of the question's own area",
-        "groups": [node.group for node in experiment.graph.nodes[:-1]],
-        "shown": questions,
-    }
-    write_file(resolve_path(OUTPUT), [f"{json.dumps(plain(describe(record)), indent=1)}\n".encode()])
+    make_record(experiment, scores, questions).save(record_path(KIND))
     return 0
 
 

@@ -7,32 +7,32 @@ the published recipe, and a verdict; the same by our default recipe stands in th
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.statistics import Estimate, mean_interval, seed_interval
-from dynagent.runs.paths import resolve_path
 from dynagent.runs.presets import PRESETS
-from dynagent.runs.record import describe
+from dynagent.runs.record import Input, Record
 from studies.common.numbers import geometric_mean, plain
 from studies.common.program import program
+from studies.common.record import load_record, place_of, record_path
 from studies.common.study import FOLDER as ABLATIONS
-from studies.common.study import load_record
-from studies.readings.tables import chosen, only
-from studies.table2.record import CellRecord, readable_record
+from studies.common.tables import chosen, only
+from studies.ledger.markdown import as_markdown
+from studies.ledger.verdicts import direction, judge, judge_level
+from studies.table2.record import FOLDER as CELLS_FOLDER
+from studies.table2.record import CellRecord
 from studies.table2.settings import JUDGED_ON, PAPER_SPARSITY, readout_cell, sparsity_cell
 
 WHY_NO_CROSSWORDS = "not run: needs a GPU (preset paper of notebooks/crosswords.ipynb)"
-CROSSWORDS = "results/crosswords_answers.json"
 CELLS: dict[str, Callable[[str], str]] = {
     "Adversarial": "adversarial-constant-{}".format,
     "Specialized": "specialized-{}".format,
@@ -49,16 +49,9 @@ TABLE_2 = {
     ("Edge reduction", "edges"): (2.60, 2.72),
 }
 POLICIES = ("static", "dynamic")
+COMPARED = ("mean_embedding", "last_hidden")  # readouts, of the paper's ablation
+ABLATED = ("readings/embedding_ablation", "released/as_released")  # records of ours
 HALF_THE_EDGES = 4.0  # of eight agents: where the training starts, in the paper
-# The published figures, and where ours are.
-FIGURES = {
-    "1, from a question to a realized graph": "notebooks/gallery.ipynb",
-    "2, edge probabilities: dynamic on MMLU, dynamic on CMMLU, static": "notebooks/specialized_agents.ipynb",
-    "2, edge probabilities of 8 truthful and 8 adversarial agents": "notebooks/adversarial_agents.ipynb",
-    "3, training curves": "notebooks/adversarial_agents.ipynb",
-    "3, the realized graph of Crosswords": "notebooks/crosswords.ipynb",
-    "4, ablation: mean embeddings": "notebooks/embedding_ablation.ipynb",
-}
 
 
 @dataclass(frozen=True)
@@ -76,41 +69,10 @@ class Finding:
     told: Estimate | None = None
 
 
-def judge(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
-    """The verdict on an effect, from the 95 % interval of ours.
-
-    It agrees if the interval leaves out the null and reaches the paper's effect or more of it. It contradicts if the
-    effect is the other way round, or in the same direction but surely smaller (`direction` tells the two apart). An
-    interval that contains the null contradicts, too, unless it is wider than the paper's effect: then it is
-    underpowered.
-
-    >>> judge(5.6, 1.0, 6.0), judge(5.6, 1.0, 4.0), judge(5.6, -1.0, 2.0), judge(5.6, -5.0, 6.0)
-    ('agrees', 'contradicts', 'contradicts', 'underpowered')
-    """
-    if low <= null <= high:
-        return "underpowered" if high - low > abs(paper - null) else "contradicts"
-    reaches = high >= paper if paper > null else low <= paper
-    return "agrees" if direction(paper, low, high, null=null) == "same" and reaches else "contradicts"
-
-
-def direction(paper: float, low: float, high: float, *, null: float = 0.0) -> str:
-    """Whether the interval lies on the paper's side of the null: "same", "opposite", or "none" if it contains it."""
-    if low <= null <= high:
-        return "none"
-    return "same" if (low > null) == (paper > null) else "opposite"
-
-
-def judge_level(paper: float, low: float, high: float, models: str) -> str:
-    """The verdict on a number that is no effect: with other models it cannot be compared."""
-    if models != "same":
-        return "not comparable"
-    return "agrees" if low <= paper <= high else "contradicts"
-
-
 def models_of(record: CellRecord) -> str:
     """Whether a record's language models are the paper's: "same" or "other"."""
     names = ("edge_llm", "agent_llm")
-    same = all(record.data["parameters"][name] == PRESETS["paper"][name] for name in names)
+    same = all(record.record.parameters[name] == PRESETS["paper"][name] for name in names)
     return "same" if same else "other"
 
 
@@ -120,13 +82,13 @@ def in_percent(estimate: Estimate) -> Estimate:
 
 def change(one: CellRecord, of_one: str, other: CellRecord, of_other: str) -> Estimate:
     """Difference of a number that each seed gives, paired by seed."""
-    return seed_interval(np.subtract(one.data["per_seed"][of_one], other.data["per_seed"][of_other]).tolist())
+    return seed_interval(np.subtract(one.numbers["per_seed"][of_one], other.numbers["per_seed"][of_other]).tolist())
 
 
 class Findings:
     """Our numbers by one recipe, read from the records in a folder."""
 
-    def __init__(self, recipe: str, folder: Path) -> None:
+    def __init__(self, recipe: str, folder: str) -> None:
         self.recipe = recipe
         self._load = partial(CellRecord.load, folder=folder)
 
@@ -139,7 +101,7 @@ class Findings:
         if column == "accuracy":
             return Finding(in_percent(record.accuracy(f"{policy}, {JUDGED_ON[self.recipe]}")), record)
         if column == "ratio":
-            ratio = geometric_mean(record.data["per_seed"][f"{policy}: ratio"])
+            ratio = geometric_mean(record.numbers["per_seed"][f"{policy}: ratio"])
             return Finding(ratio, record, ("more than 1", printed[policy], ratio, 1.0))
         name, value = f"{policy}: expected edges", record.value(f"{policy}: expected edges")
         if part == "Edge reduction":
@@ -163,13 +125,13 @@ class Findings:
 
     def ablation(self) -> Finding:
         """How much the probabilities vary over questions with mean embeddings, over the same with the hidden state."""
-        embedding, hidden = (self._load(readout_cell(self.recipe, name)) for name in ("mean_embedding", "last_hidden"))
+        embedding, hidden = (self._load(readout_cell(self.recipe, name)) for name in COMPARED)
         name = "dynamic: deviation over questions"
-        ratio = geometric_mean(np.divide(embedding.data["per_seed"][name], hidden.data["per_seed"][name]))
+        ratio = geometric_mean(np.divide(embedding.numbers["per_seed"][name], hidden.numbers["per_seed"][name]))
         return Finding(ratio, embedding, ("half of that with the last hidden state, or less", 0.5, ratio, 1.0))
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def rows(folder: str) -> list[dict[str, Any]]:
     """The ledger: the 14 cells of Table 2, the two headline gains, the ablation's finding, and what follows."""
     ledger = [
         row(
@@ -179,7 +141,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
             folder,
         )
         if part in CELLS
-        else crosswords(f"{part} {column}, {policy}", paper, policy, resolve_path(CROSSWORDS))
+        else crosswords(f"{part} {column}, {policy}", paper, policy)
         for (part, column), numbers in TABLE_2.items()
         for policy, paper in zip(POLICIES, numbers, strict=True)
     ]
@@ -198,9 +160,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def ablation_rows(folder: str) -> list[dict[str, Any]]:
     """What follows from the paper's numbers and is measured by the ablations."""
-    embedding, released = (load_record(study, folder) for study in ("embedding_ablation", "as_released"))
+    embedding, released = (load_record(kind, folder) for kind in ABLATED)
     scales = {"paper": ("as large as the last hidden state", 1e-4), "default": ("standardized, both", 0.03)}
-    of_team = chosen(embedding["ratios"], task="specialized")
+    of_team = chosen(embedding.numbers["ratios"], task="specialized")
     ratios = {
         recipe: only(of_team, recipe=recipe, embeddings=name, learning_rate=rate)["ratio"]
         for recipe, (name, rate) in scales.items()
@@ -215,10 +177,8 @@ def ablation_rows(folder: str) -> list[dict[str, Any]]:
     accuracy = [TABLE_2[part, "accuracy"] for part in ("Specialized", "Edge reduction")]
     for (index, policy), (name, rate, rule) in product(enumerate(POLICIES), cases):
         change = accuracy[1][index] - accuracy[0][index]
-        of_case = chosen(released["sparsity"], rate=rate, policy=policy)
-        gains = {
-            recipe: describe(in_percent(Estimate(**only(of_case, recipe=recipe)[rule]["gain"]))) for recipe in JUDGED_ON
-        }
+        of_case = chosen(released.numbers["sparsity"], rate=rate, policy=policy)
+        gains = {recipe: in_percent(only(of_case, recipe=recipe)[rule]["gain"]) for recipe in JUDGED_ON}
         effect = ("with - without the sparsity loss, points", change, 0.0)
         claim = f"Change of {policy} accuracy by the sparsity loss (follows from the table), {name}"
         found.append(ablation_row(claim, round(change, 1), effect, gains, released))
@@ -226,28 +186,36 @@ def ablation_rows(folder: str) -> list[dict[str, Any]]:
 
 
 def ablation_row(
-    claim: str, paper: float | str, effect: tuple[str, float, float], ours: Mapping[str, Any], record: Mapping[str, Any]
+    claim: str, paper: float | str, effect: tuple[str, float, float], ours: Mapping[str, Estimate], record: Record
 ) -> dict[str, Any]:
     """A row of the ledger from a record of an ablation: ours is an estimate by recipe."""
     what, published, null = effect
-    by_recipe = {}
-    for recipe, found in ours.items():
-        low, high = found["ci_low"], found["ci_high"]
-        by_recipe[recipe] = plain({
-            "ours": found["mean"], "ci_low": low, "ci_high": high, "n": 1000, "seeds": record["seeds"],
-            "setting": f"recipe {recipe}, {JUDGED_ON[recipe]} graphs; specialized team; see {record['study']}.ipynb",
-            "models": "other", "verdict": judge(published, low, high, null=null),
-            "judged_by": {
-                "effect": what, "paper": published, "ours": found["mean"], "ci_low": low, "ci_high": high, "null": null,
-                "direction": direction(published, low, high, null=null),
-            },
-            "command": record["command"], "record": f"{ABLATIONS}/{record['study']}.json",
-        })  # fmt: skip
+    notebook = f"{record.kind.rpartition('/')[2]}.ipynb"
+    by_recipe = {
+        recipe: plain({
+            "ours": found,
+            "questions": record.questions["specialized, evaluation"].n,
+            "seeds": record.num_seeds,
+            "setting": f"recipe {recipe}, {JUDGED_ON[recipe]} graphs; specialized team; see {notebook}",
+            "models": "other",
+            "verdict": judge(published, found.ci_low, found.ci_high, null=null),
+            "judged_by": judged_by(what, published, found, null),
+            "command": record.command,
+            "record": place_of(record.kind).path,
+        })
+        for recipe, found in ours.items()
+    }  # fmt: skip
     return {"claim": claim, "paper": paper, "printed": False} | by_recipe["paper"] | {"default": by_recipe["default"]}
 
 
+def judged_by(effect: str, paper: float, ours: Estimate, null: float) -> dict[str, Any]:
+    """The effect that a verdict is about: what it is, the paper's, ours, and what it would be if there were none."""
+    way = direction(paper, ours.ci_low, ours.ci_high, null=null)
+    return {"effect": effect, "paper": paper, "ours": ours, "null": null, "direction": way}
+
+
 def row(
-    claim: str, paper: float | str, find: Callable[[Findings], Finding], folder: Path, printed: bool = True
+    claim: str, paper: float | str, find: Callable[[Findings], Finding], folder: str, printed: bool = True
 ) -> dict[str, Any]:
     """A row of the ledger: by the published recipe, and within it, by the default one."""
     published, default = (one_recipe(find(Findings(recipe, folder)), paper) for recipe in JUDGED_ON)
@@ -256,29 +224,25 @@ def row(
 
 def one_recipe(finding: Finding, paper: float | str) -> dict[str, Any]:
     """Our number with its interval, its verdict and its origin."""
-    value, data, models = finding.value, finding.record.data, models_of(finding.record)
-    found: dict[str, Any] = {"ours": value.mean, "ci_low": value.ci_low, "ci_high": value.ci_high}
-    found |= {"n": data["questions"]["evaluation"]["n"], "seeds": len(data["seeds"])}
-    found |= {"setting": setting(finding.record), "models": models}
+    value, cell, models = finding.value, finding.record, models_of(finding.record)
+    found: dict[str, Any] = {"ours": value, "questions": cell.num_questions, "seeds": cell.num_seeds}
+    found |= {"setting": setting(cell), "models": models}
     if finding.effect is None:
         assert isinstance(paper, float)
         found["verdict"] = judge_level(paper, value.ci_low, value.ci_high, models)
     else:
         what, published, ours, null = finding.effect
         found["verdict"] = judge(published, ours.ci_low, ours.ci_high, null=null)
-        found["judged_by"] = {
-            "effect": what, "paper": published, "ours": ours.mean, "ci_low": ours.ci_low, "ci_high": ours.ci_high,
-            "null": null, "direction": direction(published, ours.ci_low, ours.ci_high, null=null),
-        }  # fmt: skip
+        found["judged_by"] = judged_by(what, published, ours, null)
     if finding.told is not None:
-        found["gain_if_told"] = describe(finding.told)
-    return plain(found | {"command": data["command"], "record": readable_record(finding.record.name)})
+        found["gain_if_told"] = finding.told
+    return plain(found | {"command": cell.record.command, "record": place_of(cell.record.kind).path})
 
 
 def setting(record: CellRecord) -> str:
     """What was run, in words."""
-    parameters, groups = record.data["parameters"], record.data["groups"]
-    recipe = record.data["recipe"]
+    parameters, groups = record.record.parameters, record.numbers["groups"]
+    recipe = record.numbers["recipe"]
     team = " + ".join(f"{number} {group}" for group, number in groups.items())
     return (
         f"recipe {recipe}, {JUDGED_ON[recipe]} graphs; {team} agents on {parameters['agent_llm']} (mode "
@@ -288,90 +252,62 @@ def setting(record: CellRecord) -> str:
     )
 
 
-def crosswords(claim: str, paper: float, policy: str, path: Path) -> dict[str, Any]:
+def crosswords(claim: str, paper: float, policy: str) -> dict[str, Any]:
     """A row of Crosswords: real answers under the graphs that our default recipe has learned on simulated ones.
 
     Judged as published, by the oracle. The published recipe trains on real answers, which was not done.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"There is no record {path}: `make record-crosswords` makes it.") from None
-    scores = data["graphs"][f"learned, {policy}"]["scores"]["oracle"]
+    record = load_record("crosswords/answers")
+    learned_in, agent_llm = record.parameters["learned_in"], record.parameters["agent_llm"]
+    scores = record.numbers["graphs"][f"learned, {policy}"]["scores"]["oracle"]
     words = in_percent(mean_interval([puzzle[0] for puzzle in scores]))
-    found: dict[str, Any] = {"ours": words.mean, "ci_low": words.ci_low, "ci_high": words.ci_high}
-    found |= {
-        "n": words.n, "seeds": 1,
-        "setting": f"most probable graphs, trained on a simulated solver (results/crosswords.json, "
-        f"{data['learned_in']['cell']}, seed {data['learned_in']['seed']}), on answers of {data['agent_llm']}; oracle",
+    found: dict[str, Any] = {
+        "ours": words, "questions": record.questions["evaluation"].n, "seeds": record.num_seeds,
+        "setting": f"most probable graphs, trained on a simulated solver ({place_of('crosswords').path}, "
+        f"{learned_in['cell']}, seed {learned_in['seed']}), on answers of {agent_llm}; oracle",
         "models": "other", "verdict": judge_level(paper, words.ci_low, words.ci_high, "other"),
-        "command": data["command"], "record": CROSSWORDS,
+        "command": record.command, "record": place_of(record.kind).path,
     }  # fmt: skip
     return not_run(claim, paper, WHY_NO_CROSSWORDS) | {"default": plain(found)}
 
 
 def not_run(claim: str, paper: float, why: str) -> dict[str, Any]:
     """A row without a measurement."""
-    empty = dict.fromkeys(("ours", "ci_low", "ci_high", "n", "seeds", "setting", "models"))
+    empty = dict.fromkeys(("ours", "questions", "seeds", "setting", "models"))
     nothing = empty | {"verdict": why, "command": None, "record": None}
     return {"claim": claim, "paper": paper, "printed": True} | nothing | {"default": nothing}
 
 
-def as_markdown(ledger: list[dict[str, Any]]) -> str:
-    """The ledger for people."""
-    lines = [
-        "# What the paper prints, and what we measure", "",
-        "Made by `make claims` from the records in results/experiments and results/ablations. Every number is a mean",
-        "over seeds, with its 95 % interval. Our language models are smaller than the paper's, so that a bare accuracy",
-        "is *not comparable*; an effect (a gain, a ratio, a change of the number of edges) is judged all the same:",
-        "*agrees* if ours is in the same direction and reaches the paper's size, *contradicts* if it does not,",
-        "*underpowered* if our interval contains no effect and is wider than the paper's effect. *Published recipe* is",
-        "the paper's way to train, *default* is ours, on the same questions and the same answers. Each is judged as it",
-        "is meant to be used: the published recipe on graphs drawn anew for each question, ours on the most probable",
-        "graph. The records hold both for both, and some of the difference between the recipes' accuracies is owed to",
-        "that.", "",
-        "| claim | paper | published recipe | verdict | default recipe | verdict |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for one in ledger:
-        found = (one, one["default"])
-        cells = [text for each in found for text in (number(each), each["verdict"])]
-        lines.append(f"| {one['claim']} | {one['paper']} | " + " | ".join(cells) + " |")
-    lines += ["", "## How each verdict was reached", ""]
-    for one in ledger:
-        for name, each in (("published", one), ("default", one["default"])):
-            if each.get("judged_by"):
-                by, told = each["judged_by"], each.get("gain_if_told")
-                limit = f"; told who is truthful, {told['mean']:+.1f}" if told else ""
-                lines.append(
-                    f"- {one['claim']}, {name}: {by['effect']}: {by['ours']:.3g} [{by['ci_low']:.3g}, "
-                    f"{by['ci_high']:.3g}], paper {by['paper']:.3g}: {each['verdict']} (direction: {by['direction']}"
-                    f"{limit}; {each['seeds']} seeds, n = {each['n']}; `{each['command']}`)"
-                )
-    lines += ["", "## Figures", "", "| figure | where |", "|---|---|"]
-    lines += [f"| {figure} | {where} |" for figure, where in FIGURES.items()]
-    return "\n".join(lines) + "\n"
-
-
-def number(found: dict[str, Any]) -> str:
-    """Our number with its interval, or a dash."""
-    if found["ours"] is None:
-        return "–"
-    return f"{found['ours']:.3g} [{found['ci_low']:.3g}, {found['ci_high']:.3g}]"
+def ledger_record(records: str, ablations: str) -> Record:
+    """The ledger as a record: a function of other records alone, whose commit and machine are in these."""
+    ledger = rows(records) + ablation_rows(ablations)
+    cells = [cell(recipe) for cell in CELLS.values() for recipe in JUDGED_ON]
+    cells += [readout_cell(recipe, readout) for recipe in JUDGED_ON for readout in COMPARED]
+    read = (
+        {f"table2/{cell}": records for cell in cells} | dict.fromkeys(ABLATED, ablations) | {"crosswords/answers": ""}
+    )
+    return Record(
+        kind="ledger",
+        command=place_of("ledger").command,
+        inputs=[
+            Input(name=kind, kind="record", location=place_of(kind).path, sha256=file_sha256(record_path(kind, folder)))
+            for kind, folder in read.items()
+        ],
+        numbers={"rows": ledger},
+    )
 
 
 @program
 def main(arguments: list[str] | None = None) -> int:
     """Write the ledger of the paper's claims from the records of `make experiments`."""
     parser = argparse.ArgumentParser(prog="python -m studies.ledger.claims", description=main.__doc__)
-    parser.add_argument("--records", default="results/experiments", help="default: %(default)s")
+    parser.add_argument("--records", default=CELLS_FOLDER, help="default: %(default)s")
     parser.add_argument("--ablations", default=ABLATIONS, help="default: %(default)s")
     parser.add_argument("--output", default="results", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    ledger = rows(resolve_path(options.records)) + ablation_rows(options.ablations)
-    output = resolve_path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_file(output / "claims.json", [(json.dumps(ledger, indent=1, ensure_ascii=False) + "\n").encode()])
-    write_file(output / "claims.md", [as_markdown(ledger).encode()])
+    record = ledger_record(options.records, options.ablations)
+    path = record.save(record_path("ledger", options.output))
+    write_file(path.with_suffix(".md"), [as_markdown(record.numbers["rows"]).encode()])
     return 0
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import Source, combined_sha256, model_folder
 from dynagent.llm.local import READOUTS, TransformersModel
 from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import Record
 from dynagent.tasks.multiple_choice import Question, load_questions
 from studies.common.program import program
 from studies.recordings.record import CMMLU, world_questions
@@ -91,20 +89,16 @@ def quantized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return ((features - middle) / step).round().clamp(-127, 127).to(torch.int8), step, middle
 
 
-def write_features(path: Path, features: dict[str, Tensor]) -> None:
-    """One file: ids, and the features [n, 3, H] in eight bits."""
+def feature_arrays(features: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """What a file of features holds: ids [n], and the features [n, 3, H] in eight bits."""
     steps, step, middle = quantized(torch.stack(list(features.values())).float())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, allow_pickle=False, ids=np.array(list(features)), steps=steps.numpy(), step=step.numpy(),
-        middle=middle.numpy(),
-    )  # fmt: skip
-    write_file(path, [buffer.getvalue()])
+    return {
+        "ids": np.array(list(features)), "steps": steps.numpy(), "step": step.numpy(), "middle": middle.numpy(),
+    }  # fmt: skip
 
 
 class QuantizedReader(RecordedReader):
-    """Features that `write_features` wrote, as a policy reads them."""
+    """Features in eight bits, see `feature_arrays`, as a policy reads them."""
 
     command = "make read ARGS='--cmmlu FOLDER'"
 
@@ -122,8 +116,13 @@ def read_and_write(name: str, questions: Sequence[Question], folder: Path) -> Pa
         reader.read(questions[start : start + CHUNK])
     stacked = torch.stack([reader.read(questions, readout) for readout in READOUTS], 1)  # [n, 3, H]
     path = folder / f"{reader.identity}.npz"
-    write_features(path, {question.id: row for question, row in zip(questions, stacked, strict=True)})
-    path.with_suffix(".json").write_text(json.dumps(reader.model.source.to_dict(), indent=1) + "\n", encoding="utf-8")
+    record = Record.make(
+        kind="readings/features",
+        command=f"make read ARGS='--cmmlu FOLDER --models {name}'",
+        inputs=[reader.model.source.to_dict()],
+    )
+    features = {question.id: row for question, row in zip(questions, stacked, strict=True)}
+    record.save(path.with_suffix(".json"), feature_arrays(features))
     return path
 
 

@@ -20,14 +20,14 @@ from dynagent.evaluation.statistics import seed_interval
 from dynagent.llm.local import READOUTS
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
 from studies.common.study import PRESETS, collect, run, used_recordings
 from studies.readings.measure import GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
 from studies.table2.settings import QWEN, RECIPES
 
-STUDY = "embedding_ablation"
+STUDY = "readings/embedding_ablation"
 TASKS = ("specialized", "adversarial", "routing")
 LEARNING_RATES = (1e-4, 0.03)  # the paper's, and ours
 RESCALED = (("mean_embedding", "last_hidden"), ("last_hidden", "mean_embedding"))
@@ -107,14 +107,12 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         results = Results(collect(STUDY, needed, measure, num_seeds), subjects)
         rows += [row(results, of) for of in wanted]
         of_ratios += ratios(results, task)
-        about[task] = {
-            "training": questions_digest(where.training[0]),
-            "evaluation": questions_digest(where.evaluation[0]),
-        }
+        about[f"{task}, training"] = questions_digest(where.training[0])
+        about[f"{task}, evaluation"] = questions_digest(where.evaluation[0])
     agents = recorded_file(resolve_path("results/recordings"), "agent", QWEN["agent_llm"])
     return {
         "questions": about,  # of the world, those of the first seed
-        "sources": used_recordings(agents, reader_of(RECORDED).path),
+        "inputs": used_recordings(agents, reader_of(RECORDED).path),
         "scales": {readout: scale_of(RECORDED, readout) for readout in READOUTS},
         "ratios": of_ratios,
         "rows": rows,

@@ -7,7 +7,6 @@ shape and tokenizer, whose random weights differ by their seed. Features are rep
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from itertools import product
@@ -21,14 +20,15 @@ from dynagent.evaluation.statistics import Estimate, seed_interval
 from dynagent.llm.local import READOUTS
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
+from dynagent.runs.record import Record
 from studies.common.outcomes import Results
 from studies.common.study import PRESETS, collect, run, used_recordings
 from studies.readings.edge_llms import INITS, PRETRAINED, untrained_name
 from studies.readings.measure import EIGHT_BITS, GRAPHS, RECORDED, Reading, measure, place, reader_of, scale_of
 from studies.table2.settings import QWEN
 
-STUDY = "model_size"
+STUDY = "readings/model_size"
 TASKS = ("specialized", "routing, mixed questions", "mixture")
 GEMMA = PRETRAINED[1]
 UNTRAINED = tuple(untrained_name(RECORDED, seed) for seed in INITS)
@@ -99,8 +99,8 @@ def comparison(results: Results, task: str, recipe: str, readout: str, name: str
 
 def source_of(path: Path) -> dict[str, Any]:
     """The model behind a file of features, and the file's own hash."""
-    model: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return model | {"features": path.name, "features_sha256": file_sha256(path)}
+    (model,) = Record.load(path.with_suffix(".json")).inputs
+    return model.model_dump() | {"files": {path.name: file_sha256(path)}}
 
 
 def make(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         "questions": {
             "training": questions_digest(where.training[0]), "evaluation": questions_digest(where.evaluation[0]),
         },
-        "sources": used_recordings(agents, reader_of(RECORDED).path)
+        "inputs": used_recordings(agents, reader_of(RECORDED).path)
         + [source_of(path) for path in files],
         "scales": [
             {"edge_llm": name, "readout": readout} | scale_of(name, readout)

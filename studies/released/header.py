@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor
 from dynagent.llm.local import READOUTS
 from dynagent.llm.reading import QuestionReader
 from dynagent.runs.config import RunConfig
-from dynagent.runs.paths import resolve_path
+from dynagent.runs.record import Record
 from dynagent.tasks.multiple_choice import Question
+from studies.common.record import load_record, place_of, record_path
 
-PATH = "results/ablations/header.json"
+KIND = "released/header"
 
 
 def header_question() -> Question:
@@ -31,27 +31,26 @@ def read_header(identity: str) -> dict[str, Tensor]:
     Raises:
         ValueError: if it is not on record, or another model's.
     """
-    path = resolve_path(PATH)
-    again = "`python -m studies.released.header` records it"
-    if not path.exists():
-        raise ValueError(f"The reading of the header row {path} is missing: {again}.")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["edge_llm"] != identity:
-        raise ValueError(f"{path} is a reading by {found['edge_llm']}, not by {identity}: {again}.")
-    return {name: torch.tensor(found[name]) for name in READOUTS}
+    record = load_record(KIND)
+    read_by = record.parameters["edge_llm"]
+    if read_by != identity:
+        path, command = record_path(KIND), place_of(KIND).command
+        raise ValueError(f"{path} is a reading by {read_by}, not by {identity}: `{command}` records it.")
+    return {name: torch.tensor(record.numbers[name]) for name in READOUTS}
 
 
 def main() -> int:
     """Record the edge LLM's reading of a header row."""
     reader = QuestionReader.load(RunConfig().edge_llm)
     states = {name: reader.read([header_question()], name)[0].half().float().tolist() for name in READOUTS}
-    path = resolve_path(PATH)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps(name) + ": " + json.dumps(value) for name, value in ({"edge_llm": reader.identity} | states).items()
-    ]
-    path.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
-    print(path)
+    record = Record.make(
+        kind=KIND,
+        command=place_of(KIND).command,
+        parameters={"edge_llm": reader.identity},
+        inputs=[reader.model.source.to_dict()],
+        numbers=states,
+    )
+    print(record.save(record_path(KIND)))
     return 0
 
 

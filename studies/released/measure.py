@@ -17,7 +17,7 @@ from dynagent.evaluation.statistics import seed_interval
 from dynagent.llm.reading import RecordedReader
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.numbers import geometric_mean
 from studies.common.outcomes import Results
 from studies.common.study import PRESETS, collect, run, used_recordings
@@ -40,7 +40,7 @@ from studies.released.training import (
 from studies.released.unparsable import RULES
 from studies.table2.settings import QWEN, RECIPES
 
-STUDY = "as_released"
+STUDY = "released/as_released"
 EFFECTS = ("static", "dynamic", "dynamic - static")
 RATES = (0.0, 0.02, 0.05, 0.1, 0.2)  # of unparsable replies
 JUDGED_ON = {"paper": "drawn", "default": "most probable"}  # how each recipe's dynamic policy is meant to be used
@@ -167,9 +167,8 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
         questions = experiment.eval_questions
         chinese = np.array([question.language == "zh" for question in questions])
         subjects = [f"{question.language}/{question.subject}" for question in questions]
-        about[task] = {
-            "training": questions_digest(experiment.train_questions), "evaluation": questions_digest(questions)
-        }  # fmt: skip
+        about[f"{task}, training"] = questions_digest(experiment.train_questions)
+        about[f"{task}, evaluation"] = questions_digest(questions)
         needed = [setting(task, recipe, on) for state in states(task, recipe) for on in state[2:]]
         rows += switch_rows(Results(collect(STUDY, needed, measure, num_seeds), subjects), task, recipe, chinese)
         if task == "adversarial":
@@ -178,9 +177,9 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     sparse = [sparsity_setting(*which) for which in product(RECIPES, MIXED, RATES, (False, True))]
     sparsity = sparsity_rows(Results(collect(STUDY, sparse, measure, num_seeds), subjects))
     return {
-        "unparsable rate": RATE,
+        "parameters": {"unparsable rate": RATE},
         "questions": about,
-        "sources": used(),
+        "inputs": used(),
         "rows": rows,
         "heard": of_heard,
         "sparsity": sparsity,

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dynagent.learning.loop import train
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from studies.common.outcomes import Outcome, Results
 from studies.common.study import PRESETS, collect, run
 from studies.released.measure import State, setting, states, used
 from studies.released.training import SWITCHES, Setting, build, loaded, static_policy
 
-STUDY = "no_effect"
+STUDY = "released/no_effect"
 TASK = "edge reduction"  # where all of these switches can be thrown
 NUM_ITERATIONS = 50
 POLICIES = ("static", "dynamic")
@@ -42,7 +42,7 @@ def measure(of: Probs, num_seeds: int) -> Outcome:
         experiment = build(of.setting, seed)
         pairs = {"dynamic": (experiment.policy, experiment.config), "static": static_policy(experiment)}
         for name, (policy, config) in pairs.items():
-            config = replace(config, num_iterations=NUM_ITERATIONS)
+            config = config.replace(num_iterations=NUM_ITERATIONS)
             train(policy, experiment.graph, experiment.train_questions, config, runner=experiment.runner)
             logits = policy.edge_logits_of(experiment.eval_questions)[:, experiment.graph.decision_edges]
             found[name].append(logits.sigmoid().flatten().numpy())
@@ -71,12 +71,12 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     settings = [Probs(setting(TASK, "paper", on, all_edges=True)) for state in compared() for on in state[2:]]
     results = Results(collect(STUDY, settings, measure, PRESETS[options.preset]), ())
     return {
-        "iterations": NUM_ITERATIONS,
+        "parameters": {"iterations": NUM_ITERATIONS},
         "questions": {
             "training": questions_digest(experiment.train_questions),
             "evaluation": questions_digest(experiment.eval_questions),
         },
-        "sources": used(),
+        "inputs": used(),
         "exact": [row(results, state) for state in compared()],
     }
 

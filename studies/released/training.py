@@ -186,7 +186,7 @@ def answered(of: Setting, experiments: Sequence[Experiment]) -> tuple[Answered, 
 
 def static_policy(experiment: Experiment) -> tuple[Policy, RunConfig]:
     """The static policy beside a dynamic one, and how it is trained."""
-    config = replace(experiment.config, edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
+    config = experiment.config.replace(edge_policy="static", learning_rate=STATIC_LEARNING_RATE)
     return build_policy(config, experiment.graph), config
 
 

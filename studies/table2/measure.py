@@ -20,7 +20,7 @@ from dynagent.learning.loop import train
 from dynagent.policies.base import Policy
 from dynagent.runs.build import again, prepare
 from dynagent.runs.experiment import Experiment, used_sources
-from dynagent.runs.record import questions_digest
+from dynagent.runs.provenance import questions_digest
 from dynagent.runs.run import STATIC_LEARNING_RATE
 from dynagent.team.protocols import Decision
 from dynagent.team.votes import NOT_ASKED
@@ -42,7 +42,7 @@ class Measurement:
         edge_probs: policy -> "all" or a language -> [M, M] mean probabilities; row and column 0 are the decision.
         by_votes: language -> [5, 5] accuracy if the first i English and the first j Chinese specialists vote.
         usage: what training took, and what distinct calls and tokens all of it needs.
-        about: questions and sources, the same for all seeds.
+        about: questions and inputs, the same for all seeds.
     """
 
     scores: dict[str, np.ndarray] = field(default_factory=dict)
@@ -86,11 +86,11 @@ def measure(cell: Cell, seed: int) -> Measurement:
 
 
 def about(experiment: Experiment) -> dict[str, Any]:
-    """Questions and sources of an experiment."""
+    """Questions and inputs of an experiment."""
     train_questions, eval_questions = experiment.train_questions, experiment.eval_questions
     return {
         "questions": {"training": questions_digest(train_questions), "evaluation": questions_digest(eval_questions)},
-        "sources": [source.to_dict() for source in used_sources(experiment)],
+        "inputs": [source.to_dict() for source in used_sources(experiment)],
         "groups": {name: sum(agent.group == name for agent in experiment.graph.team) for name in
                    experiment.graph.groups},
         "subjects": [f"{question.language}/{question.subject}" for question in eval_questions],

@@ -1,30 +1,29 @@
-"""Records of the cells of Table 2: one JSON file and one file of arrays each, in results/experiments."""
+"""Records of the cells of Table 2, each with its arrays, in results/experiments."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dynagent.artefacts.downloads import write_file
 from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.controls import CONTROLS, explanation
 from dynagent.evaluation.statistics import Estimate, seed_interval
 from dynagent.llm.replay import recorded_file
 from dynagent.runs.config import RunConfig
-from dynagent.runs.paths import project_root, resolve_path
-from dynagent.runs.record import code_version, environment
+from dynagent.runs.paths import resolve_path
+from dynagent.runs.provenance import now
+from dynagent.runs.record import Record
 from dynagent.tasks.recorded import INDEX
 from studies.common.numbers import plain
+from studies.common.record import load_record, record_path
 from studies.table2.measure import GRAPHS, Measurement
 from studies.table2.settings import Cell
 
@@ -38,63 +37,68 @@ DIFFERENCES = (
 )
 
 
-@dataclass(frozen=True)
 class CellRecord:
-    """What is on record of a cell.
+    """What is on record of a cell, with its arrays.
 
     Attributes:
         name: of the cell.
-        data: the JSON file.
+        record: parameters, seeds and numbers, and where they are from.
         scores: wiring -> [seeds, n].
         utility: policy -> [seeds, iterations].
         subjects: [n], language and subject of every evaluation question.
     """
 
-    name: str
-    data: dict[str, Any]
-    scores: dict[str, np.ndarray]
-    utility: dict[str, np.ndarray]
-    subjects: np.ndarray
+    def __init__(self, record: Record, arrays: Mapping[str, np.ndarray]) -> None:
+        self.record = record
+        self.name = record.kind.removeprefix("table2/")
+        self.scores, self.utility = (
+            {key.removeprefix(part): array.astype(float) for key, array in arrays.items() if key.startswith(part)}
+            for part in ("scores|", "utility|")
+        )
+        self.subjects = arrays["subjects"]
 
     @classmethod
-    def load(cls, name: str, folder: Path | None = None) -> CellRecord:
-        """Read a cell's two files.
+    def load(cls, name: str, folder: str | Path = "") -> CellRecord:
+        """Read a cell's record and its arrays.
 
         Raises:
             ValueError: if they are missing, damaged, or not of one run.
         """
-        folder = folder or resolve_path(FOLDER)
-        again = f"`make experiments ARGS='--cells {name}'` makes them"
-        try:
-            data = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            arrays = (folder / f"{name}.npz").read_bytes()
-        except (OSError, ValueError):
-            raise ValueError(f"The records of the cell {name} in {folder} are missing or damaged: {again}.") from None
-        if hashlib.sha256(arrays).hexdigest() != data.get("arrays_sha256"):
-            raise ValueError(f"The two records of the cell {name} in {folder} are not of one run: {again} anew.")
-        with np.load(io.BytesIO(arrays)) as found:
-            parts: dict[str, dict[str, np.ndarray]] = {"scores": {}, "utility": {}}
-            for key in found.files:
-                if "|" in key:
-                    part, _, key_in_part = key.partition("|")
-                    parts[part][key_in_part] = found[key].astype(float)
-            return cls(name, data, parts["scores"], parts["utility"], found["subjects"])
+        kind = f"table2/{name}"
+        record = load_record(kind, folder)
+        return cls(record, record.read_arrays(record_path(kind, folder).parent))
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What came out: metrics, values of each seed, mean edge probabilities."""
+        return self.record.numbers
+
+    @property
+    def num_seeds(self) -> int:
+        return self.record.num_seeds
+
+    @property
+    def num_questions(self) -> int:
+        """Of the held-out questions."""
+        return self.record.questions["evaluation"].n
 
     def accuracy(self, wiring: str, language: str = "") -> Estimate:
         """Accuracy of a wiring with its interval over seeds and subjects; in one language, if given."""
-        return self._interval(self.scores[wiring], language)
+        return interval(self.scores[wiring], self.subjects, language)
 
     def difference(self, one: str, other: str, language: str = "") -> Estimate:
         """Accuracy of one wiring minus that of another, paired on the same questions."""
-        return self._interval(self.scores[one] - self.scores[other], language)
-
-    def _interval(self, values: np.ndarray, language: str) -> Estimate:
-        chosen = np.char.startswith(self.subjects, f"{language}/" if language else "")
-        return clustered_interval(values[:, chosen], self.subjects[chosen].tolist())
+        return interval(self.scores[one] - self.scores[other], self.subjects, language)
 
     def value(self, name: str) -> Estimate:
         """A number that each seed gives once: mean and interval over seeds."""
-        return seed_interval(self.data["per_seed"][name])
+        return seed_interval(self.numbers["per_seed"][name])
+
+
+def interval(values: np.ndarray, subjects: np.ndarray, language: str = "") -> Estimate:
+    """Mean of [seeds, n] with its interval over seeds and subjects; in one language, if given."""
+    chosen = np.char.startswith(subjects, f"{language}/" if language else "")
+    return clustered_interval(values[:, chosen], subjects[chosen].tolist())
 
 
 def parameters_of(cell: Cell) -> dict[str, Any]:
@@ -130,68 +134,72 @@ def _code() -> str:
 
 
 def is_finished(cell: Cell, num_seeds: int, folder: Path) -> bool:
-    """Whether the cell's records are there, whole, and what would be measured again."""
+    """Whether the cell's record and arrays are there, whole, and what would be measured again."""
     try:
-        return bool(CellRecord.load(cell.name, folder).data["identity"] == identity(cell, num_seeds))
+        return bool(CellRecord.load(cell.name, folder).numbers["identity"] == identity(cell, num_seeds))
     except ValueError:
         return False
 
 
 def write_cell(cell: Cell, measurements: Sequence[Measurement], folder: Path, command: str, seconds: float) -> None:
-    """Write a cell's two files; the JSON file comes last and knows the other's hash, so that both are there or none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    about = dict(measurements[0].about)
-    subjects = np.array(about.pop("subjects"))
+    """Write a cell's record and its arrays, both or none."""
+    about = measurements[0].about
+    subjects = np.array(about["subjects"])
     scores = _stacked([one.scores for one in measurements])
     utility = _stacked([one.utility for one in measurements])
-    buffer = io.BytesIO()
-    arrays = {f"scores|{name}": value.astype(np.float16) for name, value in scores.items()}
-    arrays |= {f"utility|{name}": value.astype(np.float16) for name, value in utility.items()}
-    np.savez_compressed(buffer, allow_pickle=False, subjects=subjects, **arrays)
-    record = CellRecord(cell.name, {}, scores, utility, subjects)
     values = {name: [one.values[name] for one in measurements] for name in measurements[0].values}
-    data = {
-        "cell": cell.name,
+    usage = {name: [one.usage[name] for one in measurements] for name in measurements[0].usage}
+    numbers = {
         "recipe": cell.recipe,
-        "parameters": parameters_of(cell),
-        "seeds": list(range(len(measurements))),
-        "command": command,
-        "code": code_version(),
-        "environment": environment(),
         "identity": identity(cell, len(measurements)),
-        "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-        **about,
-        "metrics": metrics(record, values),
+        "groups": about["groups"],
+        "metrics": metrics(scores, subjects, values),
         "per_seed": values,
         "utility": {name: _band(value) for name, value in utility.items()},
         "edge_probs": _mean_of_nested([one.edge_probs for one in measurements]),
         "by_votes": _mean_of_nested([{"accuracy": one.by_votes} for one in measurements])["accuracy"],
-        "usage_of_a_seed": {name: round(float(np.mean([one.usage[name] for one in measurements])))
-                            for name in measurements[0].usage},
-        "timing": {"seconds": round(seconds, 1)},
-    }  # fmt: skip
-    lines = [f" {json.dumps(key)}: {json.dumps(plain(value), ensure_ascii=False)}" for key, value in data.items()]
-    write_file(folder / f"{cell.name}.npz", [buffer.getvalue()])
-    write_file(folder / f"{cell.name}.json", [("{\n" + ",\n".join(lines) + "\n}\n").encode()])
+        "usage_of_a_seed": {name: round(float(np.mean(of_seeds))) for name, of_seeds in usage.items()},
+    }
+    record = Record.make(
+        kind=f"table2/{cell.name}",
+        command=command,
+        parameters=parameters_of(cell),
+        seeds=list(range(len(measurements))),
+        inputs=about["inputs"],
+        questions=about["questions"],
+        timing={"seconds": round(seconds, 1), "saved_at": now()},
+        numbers=plain(numbers),
+    )
+    arrays = {f"scores|{name}": value.astype(np.float16) for name, value in scores.items()}
+    arrays |= {f"utility|{name}": value.astype(np.float16) for name, value in utility.items()}
+    record.save(record_path(record.kind, folder), {"subjects": subjects} | arrays)
 
 
-def metrics(record: CellRecord, values: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Accuracies and differences with intervals over seeds and subjects; other numbers with intervals over seeds."""
-    languages = sorted({subject.split("/")[0] for subject in record.subjects.tolist()})
-    found: dict[str, Any] = {"accuracy": {name: record.accuracy(name) for name in record.scores}}
+def metrics(
+    scores: Mapping[str, np.ndarray], subjects: np.ndarray, values: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    """Accuracies and differences with intervals over seeds and subjects; other numbers with intervals over seeds.
+
+    Args:
+        scores: wiring -> [seeds, n].
+        subjects: [n], language and subject of every question.
+    """
+
+    def difference(one: str, other: str) -> Estimate:
+        return interval(scores[one] - scores[other], subjects)
+
+    languages = sorted({subject.split("/")[0] for subject in subjects.tolist()})
+    found: dict[str, Any] = {"accuracy": {name: interval(of, subjects) for name, of in scores.items()}}
     if len(languages) > 1:
         found["accuracy by language"] = {
-            name: {language: record.accuracy(name, language) for language in languages} for name in record.scores
+            name: {language: interval(of, subjects, language) for language in languages} for name, of in scores.items()
         }
     found["differences"] = {
-        f"{one} - {other}": record.difference(one, other)
-        for one, other in DIFFERENCES
-        if one in record.scores and other in record.scores
+        f"{one} - {other}": difference(one, other) for one, other in DIFFERENCES if one in scores and other in scores
     }
-    if f"{CONTROLS[0]}, sampled" in record.scores:
+    if f"{CONTROLS[0]}, sampled" in scores:
         gains = {
-            kind: {name: record.difference(f"dynamic, {kind}", f"{name}, {kind}") for name in CONTROLS}
-            for kind in GRAPHS
+            kind: {name: difference(f"dynamic, {kind}", f"{name}, {kind}") for name in CONTROLS} for kind in GRAPHS
         }
         found["gains over controls"] = gains
         found["explanation"] = {kind: explanation(of) for kind, of in gains.items()}
@@ -213,8 +221,3 @@ def _mean_of_nested(parts: Sequence[Mapping[str, Mapping[str, np.ndarray]]]) -> 
         outer: {inner: np.mean([part[outer][inner] for part in parts], axis=0).tolist() for inner in of}
         for outer, of in parts[0].items()
     }
-
-
-def readable_record(name: str) -> str:
-    """Where a cell's record is, from the project's root."""
-    return str((resolve_path(FOLDER) / f"{name}.json").relative_to(project_root()))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dynagent.evaluation.statistics import Estimate
 from studies.common.numbers import geometric_mean
-from studies.common.tables import percent
+from studies.common.tables import percent, shown, significant
 from studies.table2.record import CellRecord
 from studies.table2.settings import JUDGED_ON, RECIPES, SPARSITIES, sparsity_cell
 
@@ -20,10 +20,10 @@ def accuracies(records: Mapping[str, CellRecord], wirings: Sequence[str], by_lan
     """Accuracy in % with its interval: one row a record (and language), one column a wiring."""
     rows = {}
     for name, record in records.items():
-        accuracy = record.data["metrics"]["accuracy"]
+        accuracy = record.numbers["metrics"]["accuracy"]
         rows[name] = {wiring: percent(accuracy[wiring]) for wiring in wirings}
         if by_language:
-            by = record.data["metrics"]["accuracy by language"]
+            by = record.numbers["metrics"]["accuracy by language"]
             for language in by[wirings[0]]:
                 rows[f"{name}, {language}"] = {wiring: percent(by[wiring][language]) for wiring in wirings}
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -32,7 +32,7 @@ def accuracies(records: Mapping[str, CellRecord], wirings: Sequence[str], by_lan
 def differences(records: Mapping[str, CellRecord], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Differences of accuracy in points, paired on the same questions: one row a record, one column a pair."""
     rows = {
-        name: {f"{one} - {other}": percent(record.data["metrics"]["differences"][f"{one} - {other}"])
+        name: {f"{one} - {other}": percent(record.numbers["metrics"]["differences"][f"{one} - {other}"])
                for one, other in pairs}
         for name, record in records.items()
     }  # fmt: skip
@@ -45,24 +45,24 @@ def values(records: Mapping[str, CellRecord], names: Sequence[str], digits: int 
     for name, record in records.items():
         row = {}
         for value in names:
-            found = record.data["per_seed"][value]
+            found = record.numbers["per_seed"][value]
             estimate = geometric_mean(found) if value.endswith("ratio") else record.value(value)
-            row[value] = f"{estimate.mean:.{digits}f} [{estimate.ci_low:.{digits}f}, {estimate.ci_high:.{digits}f}]"
+            row[value] = shown(estimate, digits=digits)
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def controls(record: CellRecord, graphs: str) -> pd.DataFrame:
     """What the dynamic policy gains over each of its controls."""
-    gains = record.data["metrics"]["gains over controls"][graphs]
-    rows = {name: {"gain, points": percent(gain), "beaten": gain["ci_low"] > 0} for name, gain in gains.items()}
+    gains = record.numbers["metrics"]["gains over controls"][graphs]
+    rows = {name: {"gain, points": percent(gain), "beaten": gain.ci_low > 0} for name, gain in gains.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def usage(records: Mapping[str, CellRecord]) -> pd.DataFrame:
     """What one seed takes: answers of agents in training, distinct calls, tokens."""
     return pd.DataFrame.from_dict(
-        {name: record.data["usage_of_a_seed"] for name, record in records.items()}, orient="index"
+        {name: record.numbers["usage_of_a_seed"] for name, record in records.items()}, orient="index"
     )
 
 
@@ -70,7 +70,7 @@ def accuracy_lines(cells: Mapping[float, str], wirings: Sequence[str]) -> dict[s
     """wiring -> number -> accuracy, from one cell for each number."""
     records = {number: CellRecord.load(name) for number, name in cells.items()}
     return {
-        wiring: {number: Estimate(**record.data["metrics"]["accuracy"][wiring]) for number, record in records.items()}
+        wiring: {number: record.numbers["metrics"]["accuracy"][wiring] for number, record in records.items()}
         for wiring in wirings
     }
 
@@ -79,11 +79,11 @@ def sparsity_rows() -> list[dict[str, Any]]:
     """Accuracy against edges into the decision, for every weight of the sparsity penalty, policy and recipe."""
     rows = []
     for recipe, policy, sparsity in product(RECIPES, ("dynamic", "static"), SPARSITIES):
-        found = CellRecord.load(sparsity_cell(recipe, sparsity)).data["metrics"]
+        found = CellRecord.load(sparsity_cell(recipe, sparsity)).numbers["metrics"]
         wiring = f"{policy}, {JUDGED_ON[recipe]}"
-        accuracy, edges = found["accuracy"][wiring], found["values"][f"{wiring}: edges"]["mean"]
-        row = {"recipe": f"{recipe} recipe, {policy}", "sparsity": sparsity, "num_votes": edges}
-        rows.append(row | {"accuracy": accuracy["mean"], "ci_low": accuracy["ci_low"], "ci_high": accuracy["ci_high"]})
+        row = {"recipe": f"{recipe} recipe, {policy}", "sparsity": sparsity}
+        edges = found["values"][f"{wiring}: edges"].mean
+        rows.append(row | {"num_votes": edges, "accuracy": found["accuracy"][wiring]})
     return rows + best_possible(CellRecord.load("specialized-default"))
 
 
@@ -92,7 +92,7 @@ def best_possible(record: CellRecord) -> list[dict[str, Any]]:
 
     They are chosen on the evaluation answers themselves, which makes them an optimistic bound.
     """
-    by_votes = {language: np.array(table) for language, table in record.data["by_votes"].items()}
+    by_votes = {language: np.array(table) for language, table in record.numbers["by_votes"].items()}
     rows = []
     for sparsity in SPARSITIES:
         chosen = {}
@@ -101,8 +101,9 @@ def best_possible(record: CellRecord) -> list[dict[str, Any]]:
             place = np.unravel_index(np.argmax(table - sparsity * edges), table.shape)
             chosen[language] = (table[place], edges[place])
         accuracy, votes = np.mean(list(chosen.values()), axis=0)
+        bound = Estimate(float(accuracy), np.nan, np.nan, record.num_questions)
         row = {"recipe": "best possible, told the language", "sparsity": sparsity}
-        rows.append(row | {"num_votes": float(votes), "accuracy": float(accuracy)})
+        rows.append(row | {"num_votes": float(votes), "accuracy": bound})
     return rows
 
 
@@ -111,7 +112,7 @@ def best_static(record: CellRecord) -> tuple[int, int, float]:
 
     They are chosen on the evaluation answers themselves, too.
     """
-    accuracy = np.mean([np.array(table) for table in record.data["by_votes"].values()], axis=0)
+    accuracy = np.mean([np.array(table) for table in record.numbers["by_votes"].values()], axis=0)
     english, chinese = np.unravel_index(np.argmax(accuracy), accuracy.shape)
     return int(english), int(chinese), float(accuracy.max())
 
@@ -125,7 +126,7 @@ def table_2(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             cells = rows.setdefault(part, {})
             cells[f"{policy}, paper"] = row["paper"]
             for name, found in (("published recipe", row), ("default recipe", row["default"])):
-                cells[f"{policy}, {name}"] = "not run" if found["ours"] is None else f"{found['ours']:.3g}"
+                cells[f"{policy}, {name}"] = "not run" if found["ours"] is None else f"{found['ours'].mean:.3g}"
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -135,9 +136,7 @@ def verdicts(ledger: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for row in ledger:
         cells = {"paper": row["paper"]}
         for name, found in (("published recipe", row), ("default recipe", row["default"])):
-            number = (
-                "" if found["ours"] is None else f"{found['ours']:.3g} [{found['ci_low']:.3g}, {found['ci_high']:.3g}]"
-            )
+            number = "" if found["ours"] is None else significant(found["ours"])
             cells |= {name: number, f"verdict, {name}": found["verdict"].split(":")[0]}
         rows[row["claim"]] = cells
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -6,18 +6,16 @@ Nothing here asks a language model: agents are simulated, and the edge LLM's fea
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynagent.artefacts.downloads import write_file
+from dynagent.artefacts.sources import file_sha256
 from dynagent.evaluation.controls import control_policies
 from dynagent.evaluation.statistics import seed_interval
 from dynagent.execution.runner import Runner
@@ -31,12 +29,14 @@ from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.runs.paths import resolve_path
-from dynagent.runs.record import code_version
+from dynagent.runs.record import Origin, Record
+from dynagent.runs.values import with_estimates
 from dynagent.worlds.teams import load_world
 from dynagent.worlds.world import World
 from studies.common.calls import agent_calls
 from studies.common.grid import side_by_side
 from studies.common.program import program
+from studies.common.record import load_record, place_of, record_path
 from studies.worlds.settings import (
     ABLATION,
     BUDGET,
@@ -50,6 +50,7 @@ from studies.worlds.settings import (
     settings,
 )
 
+KIND = "worlds"
 RECORDINGS = "results/recordings"
 PARTS = ("worlds", "ablation", "curve", "sparsity", "unseen", "controls")
 FEATURES = "smollm2-135m-instruct-b179c9523d0e-bfloat16.safetensors"
@@ -116,27 +117,25 @@ def measure_controls(world_name: str, seed: int) -> dict[str, float]:
     return {name: float((scores(policy) - scores(control)).mean()) for name, control in controls.items()}
 
 
-def summarise(setting: Setting, results: list[dict[str, float]], command: str) -> dict[str, Any]:
-    """A row of results/learner.json: means over seeds, intervals of Student's t for the headrooms."""
-    row: dict[str, Any] = {"part": setting.part, "world": setting.world_name, "recipe": setting.recipe}
-    for name in ("headroom", "sampled_headroom"):
-        estimate = seed_interval([result[name] for result in results])
-        prefix = name.removesuffix("headroom")
-        row |= {name: estimate.mean, f"{prefix}ci_low": estimate.ci_low, f"{prefix}ci_high": estimate.ci_high}
+def summarise(setting: Setting, results: list[dict[str, float]]) -> dict[str, Any]:
+    """A row of the record: means over seeds, the headrooms with intervals of Student's t."""
+    row: dict[str, Any] = {"part": setting.part, "origin": setting.part, "world": setting.world_name}
+    row["recipe"] = setting.recipe
     for name in results[0]:
-        row.setdefault(name, sum(result[name] for result in results) / len(results))
-    return row | {"sparsity": setting.sparsity, "num_seeds": len(results), "command": command}
+        estimate = seed_interval([result[name] for result in results])
+        row[name] = estimate if name.endswith("headroom") else sum(result[name] for result in results) / len(results)
+    return row | {"sparsity": setting.sparsity, "num_seeds": len(results)}
 
 
-def best_possible(command: str) -> list[dict[str, Any]]:
+def best_possible() -> list[dict[str, Any]]:
     """Rows beside those of the sparsity sweep: the best wiring where a vote costs so much accuracy."""
     world = _world("routing", 0, PAPER_QUESTIONS, ())
     rows = []
     for cost in SPARSITIES:
         optimum = world.best_at_cost(cost)
         num_votes = sum(map(sum, optimum.votes.values())) / len(optimum.votes)
-        row = {"part": "sparsity", "world": "routing", "recipe": "best possible", "accuracy": optimum.accuracy}
-        rows.append(row | {"num_votes": num_votes, "sparsity": cost, "command": command})
+        row = {"part": "sparsity", "origin": "sparsity", "world": "routing", "recipe": "best possible"}
+        rows.append(row | {"accuracy": optimum.accuracy, "num_votes": num_votes, "sparsity": cost})
     return rows
 
 
@@ -150,7 +149,7 @@ def _world(name: str, seed: int, num_train: int, team: tuple[tuple[str, Any], ..
     return load_world(name, resolve_path(RECORDINGS), seed, num_train, **dict(team))
 
 
-def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[dict[str, Any]]:
+def run(num_seeds: int, processes: int, part: str = "") -> list[dict[str, Any]]:
     """All seeds of all settings and controls, or those of one part, spread over processes; one row each."""
     wanted, seeds = [setting for setting in settings() if part in ("", setting.part)], range(num_seeds)
     controlled = CONTROLLED if part in ("", "controls") else ()
@@ -160,18 +159,37 @@ def run(num_seeds: int, processes: int, command: str, part: str = "") -> list[di
         pending = [future for group in (*futures.values(), *controls.values()) for future in group]
         for future in progress(as_completed(pending), desc="learning", unit="run", total=len(pending)):
             future.result()  # a failure ends everything at once
-    rows = [summarise(setting, [future.result() for future in group], command) for setting, group in futures.items()]
+    rows = [summarise(setting, [future.result() for future in group]) for setting, group in futures.items()]
     for world, group in controls.items():
         results = [future.result() for future in group]
         for name in results[0]:
             gain = seed_interval([result[name] for result in results])
-            row = {"part": "controls", "world": world, "recipe": "default", "control": name, "gain": gain.mean}
-            row |= {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "num_seeds": num_seeds, "command": command}
-            rows.append(row)
+            row = {"part": "controls", "origin": "controls", "world": world, "recipe": "default", "control": name}
+            rows.append(row | {"gain": gain, "num_seeds": num_seeds})
     if part in ("", "sparsity"):
-        rows += best_possible(command)
-    code = code_version()
-    return [row | {"commit": code["commit"], "dirty": code["dirty"]} for row in rows]
+        rows += best_possible()
+    return rows
+
+
+def make_record(rows: list[dict[str, Any]], num_seeds: int, part: str, kept: Record | None = None) -> Record:
+    """The rows that were measured, beside those of other parts that are kept, each part with its origin.
+
+    Args:
+        part: that was measured; "" for all.
+    """
+    features = f"{RECORDINGS}/{FEATURES}"
+    record = Record.make(
+        kind=KIND,
+        command=f"{place_of(KIND).command} ARGS='--seeds {num_seeds}{part and f' --part {part}'}'",
+        seeds=list(range(num_seeds)),
+        inputs=[{"name": FEATURES, "kind": "record", "location": features,
+                 "sha256": file_sha256(resolve_path(features))}],
+    )  # fmt: skip
+    origin = Origin(**record.model_dump(include=set(Origin.model_fields)))
+    others = [row for row in kept.numbers["rows"] if row["part"] != part] if kept else []
+    parts = {row["origin"]: kept.parts[row["origin"]] for row in others} if kept else {}
+    parts |= {row["origin"]: origin for row in rows}
+    return record.model_copy(update={"parts": parts, "numbers": with_estimates({"rows": others + rows})})
 
 
 @program
@@ -180,21 +198,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studies.worlds.measure", description=main.__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--output", default="results/learner.json", help="default: %(default)s")
+    parser.add_argument("--output", default=place_of(KIND).path, help="default: %(default)s")
     parser.add_argument("--part", default="", choices=PARTS, help="measure this part again, and keep the other rows")
     options = parser.parse_args(arguments)
-    path = resolve_path(options.output)
-    command = f"make learner ARGS='--seeds {options.seeds}{options.part and f' --part {options.part}'}'"
-    kept = [row for row in json.loads(path.read_text()) if row["part"] != options.part] if options.part else []
-    rows = kept + run(options.seeds, options.processes, command, options.part)
-    write_rows(path, rows)
+    path = record_path(KIND, options.output)
+    kept = load_record(KIND, path) if options.part else None
+    rows = run(options.seeds, options.processes, options.part)
+    make_record(rows, options.seeds, options.part, kept).save(path)
     return 0
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, [f"{json.dumps(rows, indent=1)}\n".encode()])
 
 
 if __name__ == "__main__":

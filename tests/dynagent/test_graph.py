@@ -1,6 +1,5 @@
 """The graph counts its edges as the paper does and puts each where adjacency[i, j] says that i speaks to j."""
 
-
 import networkx as nx
 import pytest
 import torch

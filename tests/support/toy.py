@@ -21,13 +21,13 @@ from torch import Tensor
 
 from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
-from dynagent.learning.objectives import ESTIMATORS, OBJECTIVES, local_expectation
+from dynagent.learning.objectives import OBJECTIVES, local_expectation
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.sampling import sample_dags
 from dynagent.team.votes import MajorityVote
 
-EXPECTATIONS = tuple(name for name in ESTIMATORS if not OBJECTIVES[name].takes_readers)
+EXPECTATIONS = tuple(name for name in OBJECTIVES if not OBJECTIVES[name].takes_readers)
 
 
 # --- teams -----------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def train_with_every_estimator(accumulate: Sequence[int] = (1,)) -> dict[str, An
         history = train(policy, graph, questions, config, accelerator=accelerator)
         results[name] = {"rows": history.rows, "weights": policy.state_dict()}
 
-    for estimator in ESTIMATORS:
+    for estimator in OBJECTIVES:
         reads = estimator not in EXPECTATIONS
         graph = AgentGraph([Knows((0,), reads=reads), Lucky(0.6), Lucky(0.8, reads=reads)], MajorityVote())
         for kind in (ToyPolicy, StaticEdgePolicy):

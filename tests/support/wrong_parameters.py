@@ -2,8 +2,8 @@
 
 import math
 
-NOT_WHOLE = [-1, 1.5, 2.0, "3", True, math.nan, [1]]
-NOT_REAL = ["0.1", "", True, math.nan, math.inf, -math.inf, [0.1]]
+NOT_WHOLE = [-1, 1.5, 2.0, "three", "1.5", "1e3", "-1", "010", "true", "[3]", "", True, math.nan, [1]]
+NOT_REAL = ["a tenth", "0,1", "nan", "-0.1", "1e400", "false", "[0.1]", "", True, math.nan, math.inf, -math.inf, [0.1]]
 NOT_A_NAME = ["nonsense", "", 3, None, ["no"], True]
 NOT_TEXT = ["", None, 3, ["test"], True]
 WRONG = {
@@ -23,10 +23,10 @@ WRONG = {
     ),
     **dict.fromkeys(("preset", "dataset", "team", "adversary", "agent_mode"), NOT_A_NAME),
     **dict.fromkeys(("edge_policy", "readout", "head_init", "head", "tune"), NOT_A_NAME),
-    **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
     **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
-    **{name: ["yes", 1, None, 0] for name in ("standardize", "trust_remote_code", "resume")},
-    "communicate": ["yes", 1, None, 0, True],  # the last with the estimator "exact", which is the default
-    "second_agent_llm": ["", 3, ["test"], True, "org/model"],  # the last without the team "two_models"
+    **{name: ["yes", "no", "1", "", 1, None, 0] for name in ("standardize", "trust_remote_code", "resume")},
+    "communicate": ["yes", "1", 1, None, 0, True, "true"],  # true with the default estimator, "exact"
+    "log_with": ["nonsense", "", 3, ["no"], True],
+    "second_agent_llm": ["", 3, ["test"], True, "None", "null", "org/model"],  # the last without the team "two_models"
 }

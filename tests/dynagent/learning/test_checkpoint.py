@@ -19,7 +19,7 @@ from dynagent.learning import checkpoint as checkpoints
 from dynagent.learning.checkpoint import Checkpoint
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.base import Reply
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
@@ -75,7 +75,7 @@ def fit(policy, graph, runner, path, resume=True, run=RUN, **options):
 
 
 CASES = [
-    *({"estimator": name} for name in ESTIMATORS),
+    *({"estimator": name} for name in OBJECTIVES),
     {"estimator": "leave_one_out", "early_stopping": 0.3, "schedule": "cosine", "num_iterations": 25},
     {"estimator": "moving_average", "optimizer": "sgd", "schedule": "linear"},
 ]
@@ -303,7 +303,7 @@ def test_a_finished_run_is_left_as_it_is_and_says_so(config, caplog):
     record, _ = save_run(whole, history, results, "third")
     assert (record.command, record.history) == ("first", history.rows)
     assert contents(folder) == held
-    run_experiment(replace(config, resume=False), "fourth")
+    run_experiment(config.replace(resume=False), "fourth")
     assert RunRecord.load(folder / "record.json").command == "fourth"
 
 
@@ -346,7 +346,7 @@ def test_a_disk_that_fills_up_while_a_run_is_saved_leaves_the_run_before(config,
     held = contents(folder / "policy"), (folder / "record.json").read_bytes()
     monkeypatch.setattr(RunRecord, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="is full: free some space and run again; nothing saved is lost"):
-        run_experiment(replace(config, resume=False), "second")
+        run_experiment(config.replace(resume=False), "second")
     assert (contents(folder / "policy"), (folder / "record.json").read_bytes()) == held
 
 

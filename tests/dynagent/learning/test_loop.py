@@ -17,7 +17,7 @@ from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.learning.order import data_order
 from dynagent.learning.watch import LOOK_EVERY
 from dynagent.policies.edge import EdgePolicy
@@ -41,7 +41,7 @@ from tests.support.toy import (
     utilities_of_subsets,
 )
 
-DRAWING = [name for name in ESTIMATORS if name not in EXPECTATIONS]
+DRAWING = [name for name in OBJECTIVES if name not in EXPECTATIONS]
 
 
 class Spy(Runner):
@@ -346,7 +346,7 @@ def test_the_penalty_falls_on_the_edges_that_are_decided_or_named(decide, penali
 # --- a world whose optimum is known ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can(estimator):
     graph, questions = toy_graph(), toy_questions(40)
     best_static = float(utilities_of_subsets(graph, questions).mean(0).max())
@@ -513,7 +513,7 @@ def one_process() -> dict:
     return train_with_every_estimator((1, 2, 6))
 
 
-TRAININGS = [f"{estimator}/{policy}" for estimator in ESTIMATORS for policy in ("ToyPolicy", "StaticEdgePolicy")]
+TRAININGS = [f"{estimator}/{policy}" for estimator in OBJECTIVES for policy in ("ToyPolicy", "StaticEdgePolicy")]
 VARIED = [name for name in TRAININGS if name.startswith(("moving_average", "exact"))]
 METRICS = ("utility", "baseline", "num_edges", "num_reaching", "gradient_norm")
 
@@ -736,7 +736,7 @@ def test_on_a_gpu_the_host_does_not_wait(estimator):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_a_loss_that_is_not_finite_stops_the_training(value, estimator):
     graph, questions = toy_graph() if estimator in EXPECTATIONS else readers(2), toy_questions(8)
     policy = StaticEdgePolicy.for_graph(graph)

@@ -13,7 +13,7 @@ from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
 from dynagent.learning.many_seeds import WITHOUT_EFFECT, Answered, accuracies, edge_logits, train_side_by_side
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.learning.optimizer import OPTIMIZERS, SCHEDULES
 from dynagent.policies.agent_aware import AgentAwarePolicy
 from dynagent.policies.edge import EdgePolicy
@@ -26,7 +26,7 @@ from tests.support.unparsable import NUM_QUESTIONS, Reader, questions, team
 SEEDS = 3
 # Every value of each option that has few, and one or two of the others.
 VALUES: dict[str, tuple[Any, ...]] = {
-    "estimator": ESTIMATORS,
+    "estimator": tuple(OBJECTIVES),
     "optimizer": tuple(OPTIMIZERS),
     "schedule": tuple(SCHEDULES),
     "penalise": ("decided", "effective", "all"),
@@ -43,7 +43,7 @@ ELSEWHERE = {"seed", "backbone_learning_rate"}  # the first is what differs; the
 PUBLISHED = {"estimator": "reinforce", "graphs_per_question": 1, "decide": "all", "order": "fixed"}
 CASES = [
     *({name: value} for name, values in VALUES.items() for value in values),
-    *({"estimator": name, "sparsity": 0.1, "bias_speed": 3.0, "schedule": "cosine"} for name in ESTIMATORS),
+    *({"estimator": name, "sparsity": 0.1, "bias_speed": 3.0, "schedule": "cosine"} for name in OBJECTIVES),
     {"estimator": "moving_average", "optimizer": "sgd", "learning_rate": 0.5, "schedule": "linear"},
     {"estimator": "leave_one_out", "batch_size": 3, "graphs_per_question": 4, "decide": "all", "penalise": "all"},
     PUBLISHED,
@@ -98,7 +98,7 @@ def test_seeds_side_by_side_become_what_each_becomes_alone(kind, changes):
 
 
 @pytest.mark.parametrize("decision", [VoidedVote(), BlankVote()], ids=lambda decision: decision.name)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_decisions_of_ones_own_are_heeded_by_every_estimator(decision, estimator):
     alone, expected, known, runners = check_that_seeds_become_what_each_becomes_alone(
         decision, "dynamic", {"estimator": estimator}

@@ -6,7 +6,7 @@ import torch
 from dynagent.artefacts.sources import PINNED
 from dynagent.llm.base import Request
 from dynagent.llm.load import load_llm
-from dynagent.llm.local import READOUTS, TransformersModel
+from dynagent.llm.local import READOUTS, TransformersModel, faster_precision
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
 from dynagent.tasks.multiple_choice import Question, load_questions
@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 NAME = "smollm2-135m-instruct"
 CAPITAL = Question("What is the capital of France?", ("London", "Paris", "Berlin", "Madrid"), 1, "geography", "en")
+FASTER = faster_precision("cpu")
+EMULATED = pytest.mark.skipif(FASTER != "bfloat16", reason="this processor emulates bfloat16, which takes minutes")
 QUESTIONS = [CAPITAL, *load_questions("sample", "train", limit=23)]
 
 
@@ -26,14 +28,14 @@ def models():
 
 def test_the_alias_is_the_pinned_artefact():
     llm = load_llm(NAME)
-    assert llm.identity == f"{NAME}-{PINNED[NAME].sha256[:12]}-bfloat16"
+    assert llm.identity == f"{NAME}-{PINNED[NAME].sha256[:12]}-{FASTER}"
     assert llm.path.name == f"{llm.identity}.jsonl"
-    assert (llm.model.hidden_size, llm.model.model.dtype) == (576, torch.bfloat16)
+    assert (llm.model.hidden_size, llm.model.model.dtype) == (576, getattr(torch, FASTER))
 
 
 def test_it_knows_a_capital(models, tmp_path):
     """Paris is ahead of the others by more than 3 nats, and so says a truthful agent, but not an adversarial one."""
-    llm = Recorded(models["bfloat16"], tmp_path / "calls.jsonl")
+    llm = Recorded(models[FASTER], tmp_path / "calls.jsonl")
     truthful, adversarial = Truthful(llm, temperature=0.2), Adversarial(llm, temperature=0.2)
     (reply,) = llm.reply([truthful.request(CAPITAL)])
     scores = torch.tensor(reply.log_probs)
@@ -55,7 +57,10 @@ def test_it_writes_a_sentence_and_ends_it(models):
     assert models["float32"].reply([longer, request])[1] == reply
 
 
-@pytest.mark.parametrize(("dtype", "largest", "mean"), [("bfloat16", 0.3, 0.06), ("float32", 1e-3, 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "largest", "mean"),
+    [pytest.param("bfloat16", 0.3, 0.06, marks=EMULATED), ("float32", 1e-3, 1e-4)],
+)
 def test_neighbours_in_a_batch_change_little(models, dtype, largest, mean):
     """Nats per token over 24 questions; measured: .12 and .03 in bfloat16, .00002 and .000003 in float32."""
     llm = models[dtype]
@@ -76,11 +81,11 @@ def test_neighbours_in_a_batch_change_little(models, dtype, largest, mean):
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_features_tell_questions_apart(models, tmp_path, readout):
-    reader = QuestionReader(models["bfloat16"], tmp_path / "features.safetensors")
+    reader = QuestionReader(models[FASTER], tmp_path / "features.safetensors")
     features = reader.read(QUESTIONS, readout)
     assert (features.shape, features.isfinite().all()) == ((24, 576), True)
     cosines = torch.nn.functional.cosine_similarity(features[:, None], features[None], dim=-1)
     assert cosines[~torch.eye(24, dtype=torch.bool)].max() < 0.999
-    alone = QuestionReader(models["bfloat16"], tmp_path / "alone.safetensors").read(QUESTIONS[:1], readout)
+    alone = QuestionReader(models[FASTER], tmp_path / "alone.safetensors").read(QUESTIONS[:1], readout)
     assert (alone - features[:1]).norm() < 0.03 * alone.norm()  # measured: .014 at most
     assert (features[1:] - features[:1]).norm(dim=1).min() > 0.1 * alone.norm()

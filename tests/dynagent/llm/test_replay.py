@@ -103,13 +103,13 @@ TEAMS = [
 def test_a_replay_gives_the_numbers_of_the_live_run(small, tmp_path, changes):
     live, replay = both_configs(small, tmp_path, edge_policy="static", **changes)
     if live.dataset == "cmmlu":
-        live = replace(live, data_source=small.cmmlu)
+        live = live.replace(data_source=small.cmmlu)
     records = [RunRecord.load(run_experiment(config, "make this") / "record.json") for config in (live, replay)]
     for part in ("questions", "metrics", "usage", "history"):
         assert getattr(records[0], part) == getattr(records[1], part), part
     assert records[0].timing["model_calls"] > 0
     assert records[1].timing["model_calls"] == 0
-    assert {source["kind"] for source in records[1].sources} == {"record"}
+    assert {used.kind for used in records[1].inputs} == {"record"}
     assert records[0].history[0]["utility"] != records[0].history[-1]["utility"]
 
 
@@ -177,12 +177,12 @@ def test_a_run_from_recordings_needs_neither_home_nor_network_nor_model(nowhere,
     assert main(["train", str(tmp_path / "run.json")]) == 0
     assert "accuracy on 60 held-out questions" in capsys.readouterr().out
     saved = RunRecord.load(run_folder(RunConfig.from_parameters(parameters)) / "record.json")
-    assert [source["kind"] for source in saved.sources] == ["record"] * 6
-    assert all(source["location"].startswith("results/recordings/") for source in saved.sources)
+    assert [used.kind for used in saved.inputs] == ["record"] * 6
+    assert all(used.location.startswith("results/recordings/") for used in saved.inputs)
     assert saved.timing["model_calls"] == saved.timing["edge_llm_forwards"] == 0
     (usage,) = (use for name, use in saved.usage.items() if name.startswith("agents"))
     assert usage["distinct_calls"] == 2 * (40 + 60)  # asked for the right option, and for a wrong one
-    assert 0.2 < saved.metrics["wirings"]["truthful agents only (told, not learned)"]["accuracy"]["mean"] < 0.8
+    assert 0.2 < saved.metrics["wirings"]["truthful agents only (told, not learned)"]["accuracy"].mean < 0.8
     assert list(nowhere.rglob("*")) == []
 
 
@@ -201,7 +201,7 @@ def test_every_data_set_has_its_splits_by_default():
 def test_the_mixed_data_set_is_half_and_half():
     base = RunConfig(data_source="recordings", dataset="mixed")
     for limit, sizes in ((1, (1, 0)), (2, (1, 1)), (7, (4, 3)), ("all", (500, 500))):
-        questions = load_split_questions(replace(base, eval_limit=limit))[1]
+        questions = load_split_questions(base.replace(eval_limit=limit))[1]
         assert [q.language for q in questions] == ["en", "zh"] * sizes[1] + ["en"] * (sizes[0] - sizes[1])
         halves = {"en": load_recorded(RECORDINGS, "mmlu", "test"), "zh": load_recorded(RECORDINGS, "cmmlu", "test")}
         for language, half in halves.items():
@@ -222,7 +222,7 @@ def test_another_seed_on_what_is_loaded_is_a_run_of_its_own(nowhere):
     config = RunConfig(data_source="recordings", **QWEN, train_limit=40, eval_limit=50, num_iterations=5)
     first = prepare(config)
     train_all(first)
-    second, fresh = again(first, seed=3, num_adversarial=6), prepare(replace(config, seed=3, num_adversarial=6))
+    second, fresh = again(first, seed=3, num_adversarial=6), prepare(config.replace(seed=3, num_adversarial=6))
     assert second.config == fresh.config
     assert second.train_questions is first.train_questions
     assert second.reader is first.reader
@@ -255,7 +255,7 @@ def test_descriptions_of_every_team_are_on_record_for_an_agent_aware_head(team):
 @pytest.mark.usefixtures("nowhere")
 def test_colluders_agree_and_are_never_right(agents):
     config = RunConfig(data_source="recordings", adversary="colluding", train_limit=1, eval_limit=200, **agents)
-    for whole in (prepare(config), prepare(replace(config, dataset="mixed", team="languages"))):
+    for whole in (prepare(config), prepare(config.replace(dataset="mixed", team="languages"))):
         questions = whole.eval_questions
         full = whole.graph.full().expand(len(questions), 1, -1, -1)
         whole.runner.prepare(questions)

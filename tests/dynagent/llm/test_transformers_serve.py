@@ -218,7 +218,7 @@ def test_a_whole_run(server, folder, tmp_path, monkeypatch):
     assert " 0 of them not on record" not in finished.stdout
     folder_of_run = run_folder(RunConfig.from_parameters(parameters))
     record = RunRecord.load(folder_of_run / "record.json")
-    (source,) = [source for source in record.sources if source["kind"] == "served"]
+    (source,) = [used for used in record.inputs if used.kind == "served"]
     assert (source["location"], source["sha256"]) == (server.url, "not verifiable")
     assert record.decoding == {"temperature": 0.0, "max_new_tokens": 50}
     assert "sk-very" not in "".join([(folder_of_run / "record.json").read_text(), finished.stdout, finished.stderr])

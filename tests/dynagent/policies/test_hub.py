@@ -23,7 +23,6 @@ from dynagent.policies.base import team_of
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs.record import RunRecord
-from dynagent.runs.saving import ON_THE_CARD
 from dynagent.team.agents import Specialist, Truthful
 from dynagent.team.votes import MajorityVote
 from tests.support.toy import Knows, Lucky, ToyPolicy, toy_questions
@@ -46,8 +45,7 @@ def trained_policy() -> EdgePolicy:
     policy = EdgePolicy(4, GRAPH.num_edges, "tiny", "tiny-0123456789ab-float32", about={"team": team_of(GRAPH)})
     with torch.no_grad():
         policy.head.weight.normal_(generator=torch.Generator().manual_seed(0))
-    record = vars(RunRecord.load(RUNS[0]))
-    policy.note(record={name: record[name] for name in ON_THE_CARD})
+    policy.note(record=RunRecord.load(RUNS[0]).card())
     return policy
 
 
@@ -239,16 +237,16 @@ def test_a_policy_that_is_trained_again_forgets_what_it_was_judged_on():
 def test_the_card_says_what_the_record_does(path):
     record = RunRecord.load(path)
     policy = trained_policy()
-    policy.note(record={name: vars(record)[name] for name in ON_THE_CARD})
+    policy.note(record=record.card())
     card = policy.generate_model_card()
     for name, wiring in record.metrics["wirings"].items():
         accuracy = wiring["accuracy"]
-        numbers = f"{accuracy['mean']:.3f} | {accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f} | {accuracy['n']}"
+        numbers = f"{accuracy.mean:.3f} | {accuracy.ci_low:.3f} to {accuracy.ci_high:.3f} | {accuracy.n}"
         assert f"| {name} | {numbers} |" in card.content
     for text in (
-        *team_of(GRAPH), "tiny-0123456789ab-float32", record.code["commit"], record.command, "estimator exact",
-        "arxiv.org/abs/2406.11555", f"On {record.questions['training']['n']} questions", "import EdgePolicy",
-        *(source["sha256"][:16] for source in record.sources),
+        *team_of(GRAPH), "tiny-0123456789ab-float32", record.code.commit, record.command, "estimator exact",
+        "arxiv.org/abs/2406.11555", f"On {record.questions['training'].n} questions", "import EdgePolicy",
+        *(used.sha256[:16] for used in record.inputs),
     ):  # fmt: skip
         assert text in card.content
 
@@ -267,7 +265,7 @@ def test_the_cards_metadata_are_the_hubs():
             "cais/mmlu",
             "accuracy",
         )
-        assert result.metric_value == pytest.approx(record.metrics["wirings"][name]["accuracy"]["mean"], abs=1e-4)
+        assert result.metric_value == pytest.approx(record.metrics["wirings"][name]["accuracy"].mean, abs=1e-4)
 
 
 def with_sources(*licences, dataset="mmlu"):

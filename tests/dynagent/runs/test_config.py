@@ -1,17 +1,19 @@
 """Parameters of a run: what is wrong is found at once and named, what is given is what is used."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+import pickle
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
+from accelerate.utils import LoggerType
 from papermill.translators import PythonTranslator
+from pydantic import Field
 
 from dynagent.learning.config import TrainConfig
-from dynagent.parameters import Count, Parameters, Positive, nearest
+from dynagent.parameters import Count, OneOf, Parameters, Positive, nearest
 from dynagent.runs import paths
-from dynagent.runs.config import RunConfig
+from dynagent.runs.config import RunConfig, Tracker
 from dynagent.runs.paths import project_root, resolve_path
 from dynagent.runs.presets import PRESETS
 from tests.support.wrong_parameters import WRONG
@@ -28,7 +30,7 @@ def assert_one_sentence(error, name):
 
 
 def test_every_field_has_wrong_values():
-    assert set(WRONG) == {field.name for field in fields(RunConfig)}
+    assert set(WRONG) == set(RunConfig.model_fields)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
@@ -48,12 +50,43 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
         ("batch_size", 0, "batch_size has to be a whole number of 1 or more, not 0."),
         ("num_adversarial", True, "num_adversarial has to be a whole number of 0 or more, not True."),
         ("train_limit", 0, "train_limit has to be a whole number of 1 or more, or 'all', not 0."),
-        ("sparsity", -1, "sparsity has to be a finite number of 0 or more, not -1.0."),
-        ("temperature", 0, "temperature has to be a finite number above 0, not 0.0."),
+        ("sparsity", -1, "sparsity has to be a finite number of 0 or more, not -1."),
+        ("temperature", 0, "temperature has to be a finite number above 0, not 0."),
         ("optimizer", "adm", "optimizer 'adm' is not known; did you mean 'adam'? Known: adam, sgd."),
         ("resume", "no", "resume has to be true or false, not 'no'."),
         ("train_split", "", "train_split has to be a text that is not empty, not ''."),
-        ("second_agent_llm", 3, "second_agent_llm has to be a text that is not empty, or None, not 3."),
+        (
+            "second_agent_llm",
+            3,
+            "second_agent_llm has to be a text that is not empty, or None, not 3 (a text is in quotes, and papermill "
+            "takes one as -r).",
+        ),
+        (
+            "second_agent_llm",
+            "None",
+            "second_agent_llm 'None' may be a name or nothing: write null in JSON and YAML, None in Python.",
+        ),
+        (
+            "mixed_precision",
+            False,  # what YAML makes of no
+            "mixed_precision False is not known (a text is in quotes, and papermill takes one as -r); Known: bf16, no.",
+        ),
+        (
+            "num_iterations",
+            "1e3",
+            "num_iterations has to be a whole number of 1 or more, or 'auto', not '1e3' (write 1000).",
+        ),
+        ("seed", 2.0, "seed has to be a whole number of 0 or more, not 2.0 (write 2)."),
+        ("seed", "010", "seed has to be a whole number of 0 or more, not '010' (write it like 1000 or 0.001)."),
+        ("seed", "two", "seed has to be a whole number of 0 or more, not 'two'."),
+        ("sparsity", "0,1", "sparsity has to be a finite number of 0 or more, not '0,1'."),
+        ("train_split", None, "train_split has to be a text that is not empty, not None."),
+        (
+            "log_with",
+            "tensorbord",
+            "log_with 'tensorbord' is not known; did you mean 'tensorboard'? Known: None, aim, clearml, comet_ml, "
+            "dvclive, mlflow, swanlab, tensorboard, trackio, wandb.",
+        ),
         (
             "early_stopping",
             0.6,
@@ -64,7 +97,7 @@ def test_a_wrong_value_is_one_sentence_that_names_the_field(name, value):
             "initial_probability",
             1,
             "initial_probability has to be a finite number strictly between 0 and 1 (a sure edge cannot be "
-            "learned about), or 'auto', not 1.0.",
+            "learned about), or 'auto', not 1.",
         ),
     ],
 )
@@ -74,35 +107,144 @@ def test_what_a_wrong_value_is_told(name, value, sentence):
     assert str(caught.value) == sentence
 
 
-def test_a_parameter_is_added_by_one_line():
-    @dataclass(frozen=True, kw_only=True)
-    class Longer(TrainConfig):
-        token_budget: Count | None = None
-        waiting: Positive | Literal["auto"] = "auto"
+class Longer(TrainConfig):
+    """A few parameters more, one line each."""
 
-    assert Longer.from_parameters({"token_budget": 5, "waiting": 2, "seed": 1}) == Longer(
-        token_budget=5, waiting=2.0, seed=1
-    )
-    for name, value, said in (
-        ("token_budget", 0, "a whole number of 1 or more, or None, not 0"),
-        ("waiting", "long", "a finite number above 0, or 'auto', not 'long'"),
-        ("seed", -1, "a whole number of 0 or more, not -1"),
+    token_budget: Count | None = None
+    waiting: Positive | Literal["auto"] = "auto"
+    widths: Annotated[tuple[Count, ...], Field(strict=False, description="a list of whole numbers of 1 or more")] = (1,)
+    table: Annotated[str, OneOf({"long": 1, "none": 2})] = "long"
+    folder: str = "here"
+    note: str | None = None
+    steady: bool = False
+    tracker: Literal["first", "second"] | None = None
+
+
+def test_a_parameter_is_added_by_one_line():
+    given = {"token_budget": 5, "waiting": 2, "seed": 1, "widths": [3, 4], "table": "none"}
+    assert Longer.from_parameters(given) == Longer(token_budget=5, waiting=2.0, seed=1, widths=(3, 4), table="none")
+    for name, value, sentence in (
+        ("token_budget", 0, "token_budget has to be a whole number of 1 or more, or None, not 0."),
+        ("waiting", "long", "waiting has to be a finite number above 0, or 'auto', not 'long'."),
+        ("seed", -1, "seed has to be a whole number of 0 or more, not -1."),
+        ("widths", [1, 0], "widths has to be a list of whole numbers of 1 or more, not [1, 0]."),
+        ("table", "lon", "table 'lon' is not known; did you mean 'long'? Known: long, none."),
+        ("tracker", "frist", "tracker 'frist' is not known; did you mean 'first'? Known: None, first, second."),
+        ("sede", 1, f"There is no parameter 'sede'; {nearest('sede', Longer.model_fields)}"),
     ):
         with pytest.raises(ValueError) as caught:
             Longer(**{name: value})
-        assert str(caught.value) == f"{name} has to be {said}."
+        assert str(caught.value) == sentence
 
 
-def test_an_annotation_that_nothing_checks_is_an_error_of_the_class():
-    @dataclass(frozen=True)
-    class Unchecked(Parameters):
+def test_a_parameter_without_a_default_has_to_be_given():
+    class Needed(Parameters):
         names: list[str]
 
-    with pytest.raises(KeyError):
-        Unchecked(["a"])
+    assert Needed(names=["a"]).names == ["a"]
+    with pytest.raises(ValueError, match=r"^names has to be given: a valid list\[str\]\.$"):
+        Needed()
+    with pytest.raises(ValueError, match=r"^names has to be a valid list\[str\], not \['a', 1\]\.$"):
+        Needed(names=["a", 1])
 
 
-@pytest.mark.parametrize("name", sorted({field.name for field in fields(TrainConfig)}))
+def test_a_long_value_is_cut_in_the_sentence():
+    with pytest.raises(ValueError, match=r"^seed has to be a whole number of 0 or more, not 'x+\.\.\.\.$") as caught:
+        RunConfig(seed="x" * 10_000)
+    assert len(str(caught.value)) < 150
+
+
+# --- values that are written as texts
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("seed", text, 4) for text in ("4", " 4 ", "+4", "4\n")),
+        *(("waiting", text, 1000.0) for text in ("1e3", "1000", "1000.0", "1E+3", "+1e3", "1000.")),
+        *(("learning_rate", text, 0.001) for text in ("1e-3", "0.001", ".001", "1.0e-3", "10e-4")),
+        ("waiting", "auto", "auto"),
+        ("num_iterations", "auto", "auto"),
+        ("num_iterations", "12", 12),
+        *(("steady", text, True) for text in ("true", "True", "TRUE", " true")),
+        *(("steady", text, False) for text in ("false", "False", "FALSE")),
+        *(("token_budget", text, None) for text in ("None", "none", "null", "NULL")),
+        ("token_budget", "1000", 1000),
+        ("tracker", "None", None),
+        ("tracker", "second", "second"),
+        *(("widths", text, (1, 2)) for text in ("[1, 2]", "[1,2]", "(1, 2)", "1, 2")),
+        ("table", "none", "none"),
+        # A text stays what it is.
+        *((name, text, text) for name in ("folder", "note") for text in ("4", "1e-3", "true", "[1, 2]", " x ", "模型")),
+        *(("folder", text, text) for text in ("None", "null")),
+    ],
+)
+def test_a_text_is_read_where_the_parameter_takes_none(name, text, value):
+    made = Longer(**{name: text})
+    assert getattr(made, name) == value
+    assert type(getattr(made, name)) is type(value)
+    assert made == Longer(**{name: value}) == Longer.from_parameters({name: text})
+
+
+@pytest.mark.parametrize("text", ["None", "null", "NONE"])
+def test_a_text_for_none_leaves_a_preset_s_value(text):
+    smoke = RunConfig.from_parameters({"preset": "smoke"})
+    for name in ("num_iterations", "learning_rate", "resume", "team", "token_budget", "log_with"):
+        assert RunConfig.from_parameters({"preset": "smoke", name: text}) == smoke
+    assert RunConfig.from_parameters({"preset": text}) == RunConfig()
+    assert RunConfig.from_parameters({"recordings": text}).recordings == text
+    with pytest.raises(ValueError, match=r"^second_agent_llm .* may be a name or nothing: write null in JSON"):
+        RunConfig.from_parameters({"second_agent_llm": text})
+
+
+@pytest.mark.parametrize("name", sorted(RunConfig.model_fields))
+def test_every_value_of_a_run_may_be_written_as_a_text(name):
+    """What Python, JSON and YAML write of a value is read as the value."""
+    value = getattr(RunConfig(), name)
+    for text in {str(value), json.dumps(value) if not isinstance(value, str) else value}:
+        if name == "second_agent_llm":
+            with pytest.raises(ValueError, match="may be a name or nothing"):
+                RunConfig(**{name: text})
+        else:
+            assert RunConfig(**{name: text}) == RunConfig()
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "9" * 5000, "1+2j", "x(1)", "1or 2", "\\d", "\ud800", "\0", "{'a': 1}"])
+def test_a_text_that_nothing_reads_is_one_sentence(text, recwarn):
+    for name in ("seed", "learning_rate", "steady", "num_iterations", "widths"):
+        with pytest.raises(ValueError, match=f"^{name} has to be ") as caught:
+            Longer(**{name: text})
+        assert_one_sentence(caught.value, name)
+    assert not recwarn.list
+
+
+def test_texts_of_a_notebook_and_of_a_file_are_read(tmp_path):
+    """papermill's YAML leaves 1e-3 and None as texts, its -r everything."""
+    injected = {"learning_rate": "1e-3", "num_iterations": "None", "standardize": "false", "seed": "3"}
+    expected = RunConfig(learning_rate=1e-3, standardize=False, seed=3)
+    assert RunConfig.from_notebook(run_notebook("seed = 0\nnum_iterations = 5", injected)) == expected
+    (tmp_path / "run.json").write_text(json.dumps(injected))
+    assert RunConfig.from_json(tmp_path / "run.json") == expected
+
+
+def test_changes_of_a_copy_are_checked():
+    config = RunConfig(seed=3)
+    assert config.replace(num_iterations="7") == RunConfig(seed=3, num_iterations=7)
+    with pytest.raises(ValueError, match=r"^seed has to be a whole number of 0 or more, not -1\.$"):
+        config.replace(seed=-1)
+    with pytest.raises(ValueError, match="adversary 'asked' needs a prompt"):
+        config.replace(adversary="asked")
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 4
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert len({config, RunConfig(seed=3)}) == 1
+
+
+def test_the_trackers_are_those_that_accelerate_knows():
+    assert set(get_args(Tracker)) == {tracker.value for tracker in LoggerType} - {"all"}
+
+
+@pytest.mark.parametrize("name", sorted(TrainConfig.model_fields))
 def test_the_training_part_alone_finds_the_same_mistakes(name):
     for value in WRONG[name]:
         with pytest.raises(ValueError, match=name):
@@ -170,7 +312,7 @@ def test_values_at_the_edge_are_right(parameters):
 def test_an_unknown_parameter_names_the_nearest_one(name, meant):
     with pytest.raises(ValueError, match=f"^There is no parameter '{name}'; did you mean '{meant}'") as caught:
         RunConfig.from_parameters({name: None})
-    assert all(field.name in str(caught.value) for field in fields(RunConfig))
+    assert all(known in str(caught.value) for known in RunConfig.model_fields)
 
 
 def test_nearest_of_nothing_like_it_only_lists():
@@ -193,7 +335,7 @@ def test_every_preset_is_a_value_of_the_parameter():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_the_defaults_but_for_what_it_says(preset):
     made = RunConfig.from_parameters({"preset": preset})
-    assert made.to_dict() == asdict(RunConfig()) | PRESETS[preset] | {"preset": preset}
+    assert made.to_dict() == RunConfig().to_dict() | PRESETS[preset] | {"preset": preset}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -170,7 +170,7 @@ def test_a_run_at_a_server_estimates_stops_at_its_budget_and_goes_on(tmp_path, c
     assert {"record.json", "learned.safetensors"} <= {file.name for file in files}
     assert not [file for file in files if key.encode() in file.read_bytes()]
     assert key not in said.out + said.err
-    assert [source["sha256"] for source in record.sources if source["kind"] == "served"] == ["not verifiable"]
+    assert [used.sha256 for used in record.inputs if used.kind == "served"] == ["not verifiable"]
     assert record.decoding == {"temperature": 0.0, "max_new_tokens": 50}
     assert calls["written"] == calls["distinct_calls"]  # their letters are parsed
     assert record.metrics["answers"]["timed out"] == 0

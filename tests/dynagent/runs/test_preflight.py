@@ -100,7 +100,7 @@ def test_memory_of_a_batch(place):
 @pytest.mark.parametrize("kind", sorted(CHAT_KINDS))
 def test_the_cache_of_a_batch_is_what_a_forward_leaves(place, kind):
     """Keys and values as the model itself makes them; the rest of a batch is on top."""
-    model = TransformersModel.load(str(place / kind)).model
+    model = TransformersModel.load(str(place / kind), dtype="bfloat16").model
     num_tokens = 100
     cache = model(torch.zeros(1, num_tokens, dtype=torch.long), use_cache=True).past_key_values
     used = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

@@ -30,7 +30,8 @@ from dynagent.runs import run as run_module
 from dynagent.runs.build import build_graph, build_policy, load_split_questions, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment
-from dynagent.runs.record import RunRecord, code_version, questions_digest, run_folder
+from dynagent.runs.provenance import code_version, questions_digest
+from dynagent.runs.record import QuestionSet, RunRecord, run_folder
 from dynagent.runs.run import run_experiment, train_all
 from dynagent.tasks.multiple_choice import Question, load_questions
 from dynagent.team.agents import AREAS, Adversarial, Constant, Specialist, Truthful
@@ -269,7 +270,7 @@ def test_a_run_is_what_a_plain_computation_gives(finished):
     likely = [node for node in range(5) if probs[node] >= 0.5]
     wirings = record.metrics["wirings"]
     assert "static, sampled" not in wirings  # there is no second policy beside a static one
-    means = {name: wiring["accuracy"]["mean"] for name, wiring in wirings.items()}
+    means = {name: wiring["accuracy"].mean for name, wiring in wirings.items()}
     assert means["full graph"] == pytest.approx(mean(plain.vote(q, range(5)) for q in questions))
     assert means["learned, most probable"] == pytest.approx(mean(plain.vote(q, likely) for q in questions))
     told = means["truthful agents only (told, not learned)"]
@@ -277,22 +278,22 @@ def test_a_run_is_what_a_plain_computation_gives(finished):
     alone = [mean(plain.vote(q, [node]) for q in questions) for node in range(5)]
     assert means["single agent, mean over all"] == pytest.approx(mean(alone))
     agents = record.metrics["agents"]
-    assert agents["meaning well"]["mean"] == pytest.approx(mean(alone[:3]))
-    assert agents["misleading"]["mean"] == pytest.approx(mean(alone[3:]))
-    assert [agents[kind]["n"] for kind in agents] == [len(questions)] * 2  # questions, not votes
+    assert agents["meaning well"].mean == pytest.approx(mean(alone[:3]))
+    assert agents["misleading"].mean == pytest.approx(mean(alone[3:]))
+    assert [agents[kind].n for kind in agents] == [len(questions)] * 2  # questions, not votes
     assert record.metrics["expected_edges"] == pytest.approx(sum(probs), rel=1e-5)
     assert record.metrics["truthful_ratio"] == pytest.approx(mean(probs[:3]) / mean(probs[3:]), rel=1e-5)
     sampled = evaluate(loaded, graph, questions, runner=Runner(graph, config.seed), seed=config.stream("evaluation"))
     assert means["learned, sampled"] == pytest.approx(sampled.accuracy.mean)
     for name, wiring in wirings.items():
         accuracy = wiring["accuracy"]
-        assert accuracy["ci_low"] <= accuracy["mean"] <= accuracy["ci_high"], name
-        assert accuracy["n"] == len(questions), name
+        assert accuracy.ci_low <= accuracy.mean <= accuracy.ci_high, name
+        assert accuracy.n == len(questions), name
     for name, effect in record.metrics["differences"].items():
         one, other = name.split(" - ")
-        assert effect["mean"] == pytest.approx(means[one] - means[other], abs=1e-7), name
-    assert record.questions["training"] == questions_digest(train_questions) | {"refused": 0}
-    assert record.questions["evaluation"] == questions_digest(questions)
+        assert effect.mean == pytest.approx(means[one] - means[other], abs=1e-7), name
+    assert record.questions["training"] == QuestionSet(**questions_digest(train_questions), refused=0)
+    assert record.questions["evaluation"] == QuestionSet(**questions_digest(questions))
 
 
 def test_a_record_says_what_was_run(finished):
@@ -300,10 +301,10 @@ def test_a_record_says_what_was_run(finished):
     assert folder == run_folder(config)
     assert record.parameters == config.to_dict()
     assert record.command == "make this"
-    assert [source["name"] for source in record.sources] == ["sample", "fake"]
+    assert [used.name for used in record.inputs] == ["sample", "fake"]
     assert [row["iteration"] for row in record.history] == list(range(20))
-    assert record.code == code_version()
-    num_questions = record.questions["training"]["n"] + record.questions["evaluation"]["n"]
+    assert record.code.model_dump() == code_version()
+    num_questions = record.questions["training"].n + record.questions["evaluation"].n
     (usage,) = record.usage.values()  # all agents ask the same in mode "options"
     assert usage["distinct_calls"] == num_questions
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (11 * num_questions, 7 * num_questions)
@@ -359,7 +360,7 @@ def test_a_good_file_ends_with_the_summary(tmp_path, capsys):
     assert f"policy    {folder / 'policy'}" in lines
     assert "accuracy on 12 held-out questions (95 % interval):" in lines
     accuracy = record.metrics["wirings"]["full graph"]["accuracy"]
-    assert any(line.split()[:3] == ["full", "graph", f"{accuracy['mean']:.3f}"] for line in lines)
+    assert any(line.split()[:3] == ["full", "graph", f"{accuracy.mean:.3f}"] for line in lines)
 
 
 # --- what is trained beside what

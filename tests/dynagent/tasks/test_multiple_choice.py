@@ -227,7 +227,7 @@ def test_text_stays_text(small, caplog):
     questions = load_questions("mmlu", "official_test", small["folder"])
     assert questions[0].options == ("None", "NA", 'blank, "quoted"\nand broken 0', "0")
     assert questions[-1].options == ("x", "x", "y", "é")
-    assert "1 questions have two equal options, as published" in caplog.text
+    assert "39 questions read, 1 of them with two equal options, as published" in caplog.text
 
 
 def test_official_splits_and_the_layout_below_data(tmp_path):

@@ -371,8 +371,8 @@ def test_the_shipped_policy_scores_as_its_record_says():
         explorer = Explorer(policy, experiment.graph, experiment.eval_questions, experiment.config.seed)
     result = evaluate(policy, experiment.graph, explorer.questions, graphs="most_probable", runner=experiment.runner)
     expected = record.metrics["wirings"]["learned, most probable"]["accuracy"]
-    assert result.accuracy.mean == pytest.approx(expected["mean"], abs=1e-6)
-    assert result.accuracy.n == expected["n"] == 1000
+    assert result.accuracy.mean == pytest.approx(expected.mean, abs=1e-6)
+    assert result.accuracy.n == expected.n == 1000
     for question, score in list(zip(explorer.questions, result.scores.tolist(), strict=True))[:60]:
         view = explorer.view(question)
         assert float(view.option_probs[question.answer]) == pytest.approx(score)

@@ -16,6 +16,7 @@ from dynagent.sampling import edge_noise, sample_dags
 from dynagent.tasks.crosswords import load_puzzles
 from dynagent.team.crosswords import JUDGES
 from dynagent.worlds.crosswords import PathTable, Search, acyclic, all_paths, simulated_team
+from studies.common.record import load_record
 from studies.crosswords.answers import fixed_graphs, recorded_answers, run_graphs, team
 from studies.crosswords.measure import CELLS, Run, evaluate_run, load_split, make_policy, measure, run, scores_of
 from studies.crosswords.settings import PRESETS, CrosswordsConfig
@@ -120,7 +121,7 @@ def test_a_language_model_is_run_instead_of_the_table():
     with torch.no_grad():
         policy.edge_logits.fill_(-30.0)
     found = evaluate_run(Run(config, graph, {"static": policy}, {}, puzzles, {}, {}))["static"]
-    expected = record("crosswords_answers.json")["graphs"]["agents alone"]["scores"]
+    expected = load_record("crosswords/answers").numbers["graphs"]["agents alone"]["scores"]
     for judge in JUDGES:
         assert found[f"most probable, {judge}"] == pytest.approx(np.array(expected[judge]), abs=1e-4)
 
@@ -128,15 +129,11 @@ def test_a_language_model_is_run_instead_of_the_table():
 # --- what is on record
 
 
-def record(name: str) -> dict:
-    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
-
-
 def test_real_answers_replay_to_what_is_on_record():
     results, _ = run_graphs(recorded_answers())
     for found in results.values():  # counted since: all of them are written
         assert found["usage_so_far"].pop("written") == found["usage_so_far"]["calls"]
-    assert results == record("crosswords_answers.json")["graphs"]
+    assert results == load_record("crosswords/answers").numbers["graphs"]
     assert len(fixed_graphs(team(None))) == 4
     assert len(answers_table()) == 8
 
@@ -152,7 +149,7 @@ def test_no_clue_is_in_the_recordings():
 def test_reading_the_puzzle_pays_in_the_world():
     world = WorldRecord()
     assert world.num_seeds >= 10
-    assert not world.data["code"]["dirty"]
+    assert not world.record.code.dirty
     gain = world.gain("default, self_judged")
     assert gain.ci_low > 0
     per_seed = (
@@ -165,7 +162,7 @@ def test_reading_the_puzzle_pays_in_the_world():
             assert (words["oracle"] >= words["self_judged"] - 1e-9).all()
             assert words["oracle"].mean() <= world.optimum("oracle")["best for each family"] + 1e-6
             assert words["self_judged"].mean() <= world.optimum("self_judged")["best for each family"] + 1e-6
-    assert all(seed[policy]["seconds"] < 60 for seeds in world.data["cells"].values() for seed in seeds
+    assert all(seed[policy]["seconds"] < 60 for seeds in world.numbers["cells"].values() for seed in seeds
                for policy in ("static", "dynamic"))  # fmt: skip
 
 
@@ -181,7 +178,7 @@ def test_the_first_paragraph_says_what_is_on_record():
 @pytest.mark.slow
 def test_a_seed_gives_again_what_is_on_record():
     cell = "default, self_judged"
-    measured, recorded = measure(cell, 1), record("crosswords.json")["cells"][cell][1]
+    measured, recorded = measure(cell, 1), load_record("crosswords").numbers["cells"][cell][1]
     for policy in ("static", "dynamic"):
         assert measured[policy]["utility"] == pytest.approx(recorded[policy]["utility"], abs=2e-3)
         assert measured[policy]["calls"] == recorded[policy]["calls"]

@@ -1,6 +1,5 @@
 """The committed results/bench.json has the form that `make bench` gives it, and all that it has to have."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,10 +11,11 @@ import pytest
 from dynagent.runs.paths import project_root
 from studies.benchmarks.figure import PANELS, plot_costs
 from studies.benchmarks.rows import MARKS, Row, between_marks, exponent, in_turn, markdown, meets, row, table
+from studies.common.record import load_record
 
 ROOT = project_root()
-RECORD = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
-ROWS = RECORD["rows"]
+RECORD = load_record("benchmarks/costs")
+ROWS = RECORD.numbers["rows"]
 FIELDS = {"name", "value", "unit", "goal", "reference", "ratio", "low", "high", "num_samples", "compared_with"} | {
     "against", "at", "line", "met", "part",
 }  # fmt: skip
@@ -91,22 +91,22 @@ def test_names_are_unique():
 
 
 def test_the_record_says_where_it_comes_from():
-    assert RECORD["machine"].keys() == {"processor", "cores", "memory_gb"}
-    assert {"python", "torch", "transformers", "accelerate"} <= RECORD["versions"].keys()
-    assert {one["part"] for one in ROWS} == set(RECORD["measured"])
+    assert {"processor", "num_cpus", "memory_gb"} <= RECORD.environment.hardware.keys()
+    assert {"torch", "transformers", "accelerate"} <= RECORD.environment.packages.keys()
+    assert {one["part"] for one in ROWS} == set(RECORD.parts)
 
 
-@pytest.mark.parametrize("part", RECORD["measured"])
+@pytest.mark.parametrize("part", RECORD.parts)
 def test_a_part_says_when_it_was_measured_and_how(part):
-    found = RECORD["measured"][part]
-    assert found["clock"] in ("wall", "cpu")
-    assert re.fullmatch("[0-9a-f]{40}", found["code"]["commit"])
-    assert re.match(r"\d{4}-\d\d-\d\dT", found["date"])
-    assert found["load_before"] >= 0
+    found = RECORD.parts[part]
+    assert found.parameters["clock"] in ("wall", "cpu")
+    assert re.fullmatch("[0-9a-f]{40}", found.code.commit)
+    assert re.match(r"\d{4}-\d\d-\d\dT", found.timing["saved_at"])
+    assert found.timing["load_before"] >= 0
 
 
-def test_the_readme_s_table_is_the_record_s():
-    found = between_marks((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_documented_table_is_the_record_s():
+    found = between_marks((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"))
     assert found == markdown(ROWS), "`make bench` writes the table; it was changed by hand, or the record was"
 
 
@@ -161,7 +161,7 @@ def test_tables_show_verdicts():
     assert markdown(made()).splitlines()[2:] == ["| fast | ≤ 3 | 2 ms | 15,500 |", "| slow | ≤ 3 | 4 ms (missed) |  |"]
 
 
-def test_the_readme_s_table_is_put_between_its_marks():
+def test_the_table_is_put_between_its_marks():
     text = f"before\n{MARKS[0]}old\n{MARKS[1]}\nafter"
     assert between_marks(text) == "old\n"
     assert between_marks(text, "new\n") == f"before\n{MARKS[0]}new\n{MARKS[1]}\nafter"

@@ -19,7 +19,6 @@ from dynagent.llm.store import Recorded
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs.build import build_graph
 from dynagent.runs.config import RunConfig
-from dynagent.runs.paths import resolve_path
 from dynagent.tasks.multiple_choice import Question
 from dynagent.tasks.recorded import RecordedQuestion
 from dynagent.team.agents import Truthful
@@ -27,6 +26,7 @@ from dynagent.team.votes import MajorityVote
 from dynagent.worlds.hint import HINTS, Solver, accuracy_of_graph, accuracy_of_solver, graphs, optima
 from dynagent.worlds.hint import make_graph as make_hint_graph
 from studies.common.matched import at_spend
+from studies.common.record import load_record
 from studies.communication.measure import compare, wirings
 from studies.communication.team import make_graph, wiring
 
@@ -212,9 +212,9 @@ def test_edges_of_the_full_product_are_all_among_the_graphs():
 
 
 def test_the_committed_record_has_twenty_seeds_and_two_hundred_questions():
-    record = json.loads(resolve_path("results/communication.json").read_text())
-    assert record["world"]["seeds"] == record["real"]["seeds"] == 20
-    assert record["real"]["questions"]["n"] >= 200
-    for part in (record["real"]["warm"], record["real"]["cold"]):
+    record = load_record("communication")
+    assert [len(part.seeds) for part in record.parts.values()] == [20, 20]
+    assert record.parts["real"].questions["evaluation"].n >= 200
+    for part in (record.numbers["real"]["warm"], record.numbers["real"]["cold"]):
         for row in part["wirings"].values():
             assert "gain" not in row or row["votes alone, tokens"] == pytest.approx(row["tokens"], rel=0.02)

@@ -1,12 +1,11 @@
 """Accuracy against tokens: equal spend, equal accuracy, and that a cost of tokens makes learned wirings cheaper."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from dynagent.runs.paths import resolve_path
+from dynagent.evaluation.statistics import Estimate
+from studies.common.record import load_record
 from studies.frontier.measure import PRESETS, SETTINGS, against, main, make_case
 from studies.frontier.tables import savings_table
 
@@ -41,8 +40,8 @@ def test_a_wiring_is_compared_with_a_mixture_that_costs_the_same():
 
 def row(difference, spend):
     return {
-        "minus full graph": dict(zip(("mean", "ci_low", "ci_high"), difference, strict=True)),
-        "spend": {"mean": spend, "ci_low": spend - 0.1, "ci_high": spend + 0.1},
+        "minus full graph": Estimate(*difference, n=4),
+        "spend": Estimate(spend, spend - 0.1, spend + 0.1, 4),
     }
 
 
@@ -82,9 +81,9 @@ def test_an_unknown_setting_is_one_sentence(capsys):
 
 
 def test_the_committed_record_has_every_setting_with_twenty_seeds():
-    record = json.loads(resolve_path("results/frontier.json").read_text())
-    assert set(record) == set(SETTINGS)
-    for setting in record.values():
-        assert setting["seeds"] == PRESETS["laptop"]["seeds"] == 20
-        assert not setting["code"]["dirty"]
-        assert max(row.get("spend mismatch", 0) for row in setting["wirings"].values()) <= 0.02
+    record = load_record("frontier")
+    assert set(record.numbers) == set(record.parts) == set(SETTINGS)
+    for name, part in record.parts.items():
+        assert len(part.seeds) == PRESETS["laptop"]["seeds"] == 20
+        assert part.code.dirty is False
+        assert max(row.get("spend mismatch", 0) for row in record.numbers[name]["wirings"].values()) <= 0.02

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from studies.common.study import load_record
+from dynagent.runs.record import Record
+from studies.common.record import load_record
+from studies.common.tables import shown
 from studies.ledger import claims
-from studies.ledger.claims import FIGURES, direction, judge, judge_level
+from studies.ledger.markdown import FIGURES
+from studies.ledger.verdicts import direction, judge, judge_level
 from studies.table2.record import CellRecord
 
 ROOT = Path(__file__).resolve().parents[3]
-LEDGER = json.loads((ROOT / "results" / "claims.json").read_text(encoding="utf-8"))
-COLUMNS = "claim paper ours ci_low ci_high n seeds setting models verdict command record".split()  # noqa: SIM905
+RECORD = load_record("ledger")
+LEDGER = RECORD.numbers["rows"]
+COLUMNS = "claim paper ours questions seeds setting models verdict command record".split()  # noqa: SIM905
 VERDICTS = ("agrees", "contradicts", "underpowered", "not comparable")
 
 # Every number that the paper prints.
@@ -68,19 +72,20 @@ def test_every_row_has_a_verdict_and_a_record_or_says_why_not():
                 continue
             assert found["verdict"] in VERDICTS
             if row["claim"].startswith("Crosswords"):
-                assert (found["seeds"], found["n"], found["models"]) == (1, 20, "other")
+                assert (found["seeds"], found["questions"], found["models"]) == (1, 20, "other")
                 assert (ROOT / found["record"]).exists()
                 assert found["command"] == "make record-crosswords"
                 continue
             if found["record"].startswith("results/ablations/"):
-                record = load_record(Path(found["record"]).stem)
-                assert found["seeds"] == record["seeds"] >= 20
-                assert found["command"] == record["command"]
+                record = Record.load(ROOT / found["record"])
+                assert found["seeds"] == record.num_seeds >= 20
+                assert found["questions"] == record.questions["specialized, evaluation"].n
+                assert found["command"] == record.command
                 continue
             record = CellRecord.load(Path(found["record"]).stem)
-            assert found["seeds"] == len(record.data["seeds"]) >= 20
-            assert found["n"] == record.data["questions"]["evaluation"]["n"] == 1000
-            assert found["ci_low"] <= found["ours"] <= found["ci_high"]
+            assert found["seeds"] == record.num_seeds >= 20
+            assert found["questions"] == record.num_questions == 1000
+            assert found["ours"].ci_low <= found["ours"].mean <= found["ours"].ci_high
             assert found["models"] == "other"
             assert found["command"].startswith("make experiments")
 
@@ -92,7 +97,7 @@ def test_levels_of_other_models_are_not_compared_and_effects_are_judged():
                 assert row["claim"].startswith("Crosswords")
             elif "judged_by" in found:
                 by = found["judged_by"]
-                assert found["verdict"] == judge(by["paper"], by["ci_low"], by["ci_high"], null=by["null"])
+                assert found["verdict"] == judge(by["paper"], by["ours"].ci_low, by["ours"].ci_high, null=by["null"])
             else:
                 assert " accuracy, " in row["claim"]
                 assert found["verdict"] == "not comparable"
@@ -106,29 +111,29 @@ def test_gains_are_the_differences_of_the_accuracies(part):
     static, dynamic = (by_claim[f"{part} accuracy, {policy}"] for policy in ("static", "dynamic"))
     assert gain["paper"] == pytest.approx(dynamic["paper"] - static["paper"])
     for of in (lambda row: row, lambda row: row["default"]):
-        assert of(gain)["ours"] == pytest.approx(of(dynamic)["ours"] - of(static)["ours"], abs=0.02)
+        assert of(gain)["ours"].mean == pytest.approx(of(dynamic)["ours"].mean - of(static)["ours"].mean, abs=0.02)
 
 
 def test_the_ledger_is_what_the_records_say(tmp_path):
     assert claims.main(["--output", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")) == LEDGER
+    assert Record.load(tmp_path / "claims.json") == RECORD
     assert (tmp_path / "claims.md").read_text("utf-8") == (ROOT / "results" / "claims.md").read_text("utf-8")
 
 
 def test_crosswords_are_judged_on_real_answers_and_say_what_was_not_run():
-    answers = json.loads((ROOT / "results" / "crosswords_answers.json").read_text(encoding="utf-8"))
+    answers = load_record("crosswords/answers").numbers
     for row in LEDGER:
         if row["claim"].startswith("Crosswords"):
             policy = row["claim"].rpartition(" ")[2]
             scores = answers["graphs"][f"learned, {policy}"]["scores"]["oracle"]
-            assert row["default"]["ours"] == pytest.approx(100 * sum(words for words, *_ in scores) / 20)
+            assert row["default"]["ours"].mean == pytest.approx(100 * sum(words for words, *_ in scores) / 20)
             assert row["default"]["verdict"] == "not comparable"
             assert row["verdict"].startswith("not run: needs a GPU")
 
 
 def test_missing_records_are_an_error_with_the_command(tmp_path, capsys):
     assert claims.main(["--records", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
-    assert "`make experiments ARGS='--cells adversarial-constant-paper'` makes them." in capsys.readouterr().err
+    assert "`make experiments ARGS='--cells adversarial-constant-paper'` makes it." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -174,8 +179,8 @@ def test_verdicts_on_a_level():
 def test_models_are_the_same_only_if_both_are():
     published = {"edge_llm": "google/gemma-2b", "agent_llm": "google/gemma-7b-it"}
     for changed, expected in (({}, "same"), ({"edge_llm": "x"}, "other"), ({"agent_llm": "x"}, "other")):
-        data = {"parameters": published | changed}
-        assert claims.models_of(CellRecord("a", data, {}, {}, None)) == expected
+        record = Record(kind="table2/a", command="make experiments", parameters=published | changed)
+        assert claims.models_of(CellRecord(record, {"subjects": np.array([])})) == expected
 
 
 def test_the_first_paragraphs_say_what_the_records_say():
@@ -183,24 +188,39 @@ def test_the_first_paragraphs_say_what_the_records_say():
     ratio = next(row for row in LEDGER if row["claim"] == "Adversarial ratio, dynamic")
     reduced = next(row for row in LEDGER if "more than 10 points" in row["claim"])
     said = {
-        "adversarial_agents": f"{ratio['default']['ours']:.1f} times as probable",
-        "specialized_agents": f"{gain['default']['ours']:+.1f} points",
-        "edge_reduction": f"{reduced['default']['ours']:+.1f} points",
-        "table2": f"{gain['ours']:+.1f} points",
+        "adversarial_agents": f"{ratio['default']['ours'].mean:.1f} times as probable",
+        "specialized_agents": f"{gain['default']['ours'].mean:+.1f} points",
+        "edge_reduction": f"{reduced['default']['ours'].mean:+.1f} points",
+        "table2": f"{gain['ours'].mean:+.1f} points",
     }
     for name, words in said.items():
         assert words in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells[0].source, name
 
 
-def test_the_readme_prints_the_ledger():
-    ledger = {row["claim"]: row for row in json.loads((ROOT / "results/claims.json").read_text(encoding="utf-8"))}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-")
-    for claim, form in (
-        ("Gain over static on MMLU + CMMLU: nearly 6 points", "+.1f"),
-        ("Gain over static with the sparsity loss: more than 10 points", "+.1f"),
-        ("Gain over static against adversaries (follows from the table)", "+.1f"),
-        ("Adversarial ratio, dynamic", ".2f"),
+def test_the_documentation_prints_the_ledger():
+    ledger = {row["claim"]: row for row in LEDGER}
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("−", "-")
+    for claim, digits, sign in (
+        ("Gain over static on MMLU + CMMLU: nearly 6 points", 1, "+"),
+        ("Gain over static with the sparsity loss: more than 10 points", 1, "+"),
+        ("Gain over static against adversaries (follows from the table)", 1, "+"),
+        ("Adversarial ratio, dynamic", 2, ""),
     ):
         for found in (ledger[claim], ledger[claim]["default"]):
-            ours, low, high = (format(found[name], form) for name in ("ours", "ci_low", "ci_high"))
-            assert f"| {ours} [{low}, {high}], {found['verdict']} |" in readme, claim
+            ours = shown(found["ours"], digits=digits, sign=sign)
+            assert f"| {ours}, {found['verdict']} |" in page, claim
+
+
+def test_the_readme_says_what_the_ledger_says_of_the_headline():
+    ledger = {row["claim"]: row for row in LEDGER}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
+    answer = readme.partition("### Does the paper replicate?")[2].partition("##")[0]
+    gain = ledger["Gain over static on MMLU + CMMLU: nearly 6 points"]
+    against_adversaries = ledger["Gain over static against adversaries (follows from the table)"]
+    assert f"gains {gain['default']['ours'].mean:+.1f} points over a static graph" in answer
+    low, high = gain["ours"].ci_low, gain["ours"].ci_high
+    assert f"({gain['ours'].mean:+.1f} points [{low:+.1f}, {high:+.1f}])" in answer
+    assert "the paper prints nearly 6" in answer
+    assert f"where the paper prints {against_adversaries['paper']:.0f}" in answer
+    for recipe in (against_adversaries, against_adversaries["default"]):
+        assert recipe["ours"].ci_low <= 0  # "it gains nothing against adversaries"

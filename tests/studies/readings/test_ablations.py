@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from dynagent.evaluation.statistics import Estimate
+from dynagent.runs.record import Record
 from studies.common.outcomes import Outcome, Results
-from studies.common.study import collect, load_record, run
+from studies.common.plots import plot_estimates
+from studies.common.record import load_record
+from studies.common.study import collect, run
+from studies.common.tables import gained, only, shown
 from studies.readings import embedding as embedding_ablation
 from studies.readings import model_size
-from studies.readings.edge_llms import QuantizedReader, load_untrained, quantized, write_features
+from studies.readings.edge_llms import QuantizedReader, feature_arrays, load_untrained, quantized
 from studies.readings.measure import Reading, measure, place, scale_of
-from studies.readings.tables import gained, only, plot_estimates, ratios, shown
+from studies.readings.tables import ratios
 from studies.released import measure as as_released
 from studies.released.header import header_question, read_header
 from studies.released.tables import effects, exact, heard, sparsity, states
@@ -37,12 +41,12 @@ from studies.released.training import (
 from studies.table2.settings import RECIPES
 
 ROOT = Path(__file__).resolve().parents[3]
-STUDIES = ("as_released", "no_effect", "embedding_ablation", "model_size")
+STUDIES = ("released/as_released", "released/no_effect", "readings/embedding_ablation", "readings/model_size")
 
 
 @pytest.fixture(scope="module")
 def records():
-    return {study: load_record(study) for study in STUDIES}
+    return {study.partition("/")[2]: load_record(study) for study in STUDIES}
 
 
 # --- the switches
@@ -119,7 +123,7 @@ def test_outcomes_are_remembered_and_measured_anew_with_other_seeds(tmp_path, mo
 
 
 def test_a_wrong_preset_is_one_sentence(capsys):
-    assert run("as_released", "about", dict, ["--preset", "papr"]) == 2
+    assert run("released/as_released", "about", dict, ["--preset", "papr"]) == 2
     assert "There is no preset 'papr'" in capsys.readouterr().err
 
 
@@ -140,7 +144,8 @@ def test_features_in_eight_bits_are_close_and_found_again(tmp_path):
     assert (error <= step / 2 + 1e-5).all()
     assert (step <= features.std(0) / 16 * 1.001).all()
     path = tmp_path / "a-model-abc-bfloat16.npz"
-    write_features(path, {str(number): row for number, row in enumerate(features)})
+    arrays = feature_arrays({str(number): row for number, row in enumerate(features)})
+    Record(kind="readings/features", command="make read").save(path.with_suffix(".json"), arrays)
     reader = QuantizedReader(path)
     assert (reader.name, reader.hidden_size) == ("a-model", 12)
     asked = [type("Question", (), {"id": str(number)}) for number in (5, 0)]
@@ -175,19 +180,19 @@ def test_an_untrained_edge_llm_is_known_by_its_seed():
 # --- the committed records
 
 
-@pytest.mark.parametrize("study", STUDIES)
-def test_a_record_says_where_it_is_from(records, study):
-    record = records[study]
-    assert record["seeds"] >= 20
-    assert len(record["code"]["commit"]) == 40
-    assert record["code"]["dirty"] is False
-    assert all(len(source["sha256"]) == 64 for source in record["sources"])
-    assert not [source for source in record["sources"] if source["location"].startswith("/")]
-    assert record["command"] == f"python -m experiments.{study} --preset laptop"
+@pytest.mark.parametrize("kind", STUDIES)
+def test_a_record_says_where_it_is_from(kind):
+    record = load_record(kind)
+    assert record.num_seeds >= 20
+    assert len(record.code.commit) == 40
+    assert record.code.dirty is False
+    assert all(len(used.sha256) == 64 for used in record.inputs)
+    assert not [used for used in record.inputs if used.location.startswith("/")]
+    assert record.command.endswith("--preset laptop")
 
 
 def test_switches_that_concern_no_vote_change_nothing_exactly(records):
-    rows = records["no_effect"]["exact"]
+    rows = records["no_effect"].numbers["exact"]
     assert {row["switch"].split()[0] for row in rows} == {"1", "8", "9"}
     for row in rows:
         for policy in ("static", "dynamic"):
@@ -200,12 +205,12 @@ def test_every_switch_has_its_effect_on_every_task(records):
     record = records["as_released"]
     for task in TASKS:
         for kind in ("alone", "without"):
-            measured = {row["switch"] for row in record["rows"] if (row["task"], row["kind"]) == (task, kind)}
+            measured = {row["switch"] for row in record.numbers["rows"] if (row["task"], row["kind"]) == (task, kind)}
             assert measured | {name for name in SWITCHES if not SWITCHES[name].on_vote} >= set(of_task(task))
-    for row in record["rows"]:
+    for row in record.numbers["rows"]:
         effect, (on, off) = row["dynamic - static"]["effect"], (row["dynamic - static"][s] for s in ("on", "off"))
-        assert effect["mean"] == pytest.approx(on["mean"] - off["mean"], abs=2e-4)
-        assert effect["ci_low"] <= effect["mean"] <= effect["ci_high"]
+        assert effect.mean == pytest.approx(on.mean - off.mean, abs=2e-4)
+        assert effect.ci_low <= effect.mean <= effect.ci_high
         if row["switch"].startswith("4 "):
             assert row["dynamic"]["largest change"] == 0, "only the static policy is evaluated otherwise"
         if row["switch"].startswith("6 "):
@@ -213,37 +218,37 @@ def test_every_switch_has_its_effect_on_every_task(records):
 
 
 def test_more_edges_into_a_voided_vote_lower_its_accuracy(records):
-    rows = records["as_released"]["heard"]
+    rows = records["as_released"].numbers["heard"]
     for rate in as_released.RATES:
         no_vote, voids = (only(rows, rate=rate, rule=rule)["accuracy"] for rule in ("no vote", "voids"))
         for number, (kept, lost) in enumerate(zip(no_vote, voids, strict=True), 1):
-            assert lost["mean"] <= kept["mean"] + 1e-9
+            assert lost.mean <= kept.mean + 1e-9
             if rate == 0:
-                assert lost["mean"] == kept["mean"]
-            assert lost["mean"] >= (1 - rate) ** number * kept["mean"] * 0.98
+                assert lost.mean == kept.mean
+            assert lost.mean >= (1 - rate) ** number * kept.mean * 0.98
 
 
 def test_embeddings_as_large_as_hidden_states_vary_as_much(records):
-    of_team = [row for row in records["embedding_ablation"]["ratios"] if row["task"] == "specialized"]
+    of_team = [row for row in records["embedding_ablation"].numbers["ratios"] if row["task"] == "specialized"]
     raw = only(of_team, recipe="paper", learning_rate=1e-4, embeddings="raw")["ratio"]
     rescaled = only(of_team, recipe="paper", learning_rate=1e-4, embeddings="as large as the last hidden state")[
         "ratio"
     ]
-    assert raw["ci_high"] < 0.1
-    assert rescaled["ci_low"] > 0.5
+    assert raw.ci_high < 0.1
+    assert rescaled.ci_low > 0.5
 
 
 def test_the_first_paragraphs_say_what_the_records_say(records):
     released, embedding, size = (records[study] for study in ("as_released", "embedding_ablation", "model_size"))
-    voided = only(released["rows"], recipe="paper", task="specialized", kind="alone", switch=VOIDED)["dynamic"][
-        "effect"
-    ]
+    alone = {"recipe": "paper", "task": "specialized", "kind": "alone"}
+    voided = only(released.numbers["rows"], switch=VOIDED, **alone)["dynamic"]["effect"]
     large = {"recipe": "paper", "task": "specialized", "embeddings": "as large as the last hidden state"}
     pretrained = {"task": "specialized", "readout": "mean_hidden", "comparison": "pretraining: SmolLM2 - untrained"}
+    large_ratio = only(embedding.numbers["ratios"], learning_rate=1e-4, **large)["ratio"]
     said = {
         "as_released": f"by {gained(voided)} points",
-        "embedding_ablation": f"{shown(only(embedding['ratios'], learning_rate=1e-4, **large)['ratio'])} times as much",
-        "model_size": f"gives {gained(only(size['comparisons'], **pretrained)['difference'])} points",
+        "embedding_ablation": f"{shown(large_ratio)} times as much",
+        "model_size": f"gives {gained(only(size.numbers['comparisons'], **pretrained)['difference'])} points",
     }
     for name, words in said.items():
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
@@ -253,14 +258,13 @@ def test_the_first_paragraphs_say_what_the_records_say(records):
 def test_the_tables_of_the_notebooks(records):
     record = records["as_released"]
     assert list(states(record).columns) == ["static", "dynamic", "dynamic - static"]
-    table = effects(record, "edge reduction", "alone", unchanged=records["no_effect"]["exact"])
+    table = effects(record, "edge reduction", "alone", unchanged=records["no_effect"].numbers["exact"])
     assert list(table.index) == of_task("edge reduction")
     assert (table.loc["9 penalty on edges without effect"] == "0 exactly").all()
     assert len(heard(record)) == 15
     assert len(sparsity(record, "paper", "dynamic")) == 5
     assert ratios(records["embedding_ablation"], "routing").shape == (4, 4)
     assert len(embedding_ablation.settings("routing")) == 32
-    estimate = {"mean": 1.0, "ci_low": 0.5, "ci_high": 1.5}
+    estimate = Estimate(1.0, 0.5, 1.5, 3)
     axes = plot_estimates({"a": {"x": estimate, "y": estimate}, "b": {"y": estimate}}, "points").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
-    assert isinstance(Estimate(**estimate, n=3), Estimate)

@@ -1,1 +1,0 @@
-"""The study in the folder site."""
