@@ -109,6 +109,17 @@ def check_finite(values: Tensor, ids: Sequence[str], what: str) -> None:
         raise FloatingPointError(f"{what} are not finite on {wrong}: try a lower learning_rate or another dtype.")
 
 
+class Readable(Protocol):
+    """What an edge LLM can read: a question, a puzzle, or a description of an agent."""
+
+    @property
+    def id(self) -> str:
+        """Names the text: equal ids, equal texts."""
+
+    def render(self) -> str:
+        """The text."""
+
+
 class ChatModel(Protocol):
     """What agents need of a language model."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from dynagent.learning.config import TrainConfig
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.endpoints import endpoint, is_served
 from dynagent.llm.local import Readout
 from dynagent.parameters import Count, CountOrZero, EdgeProbability, Positive
@@ -126,7 +127,7 @@ class RunConfig(TrainConfig):
             raise ValueError(
                 "communicate needs a prompt with a place for messages: set agent_mode to 'text' or 'letter'."
             )
-        if self.communicate and self.estimator in ("exact", "local_expectation"):
+        if self.communicate and not OBJECTIVES[self.estimator].takes_readers:
             raise ValueError(
                 f"communicate makes edges between agents matter, which the estimator {self.estimator!r} does not see: "
                 "set estimator to 'leave_one_out'."

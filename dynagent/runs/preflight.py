@@ -18,7 +18,7 @@ from accelerate import init_empty_weights
 
 from dynagent.artefacts.sources import PINNED, hub_snapshot, model_folder
 from dynagent.execution.runner import Runner, used_llms
-from dynagent.learning.loop import training_plan
+from dynagent.learning.order import training_plan
 from dynagent.llm.base import Request
 from dynagent.llm.endpoints import is_served
 from dynagent.llm.loading import refused_in_a_sentence

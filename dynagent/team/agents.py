@@ -1,16 +1,8 @@
 """Agents: from a question and messages to a request, from a reply to an answer.
 
-An agent is any object with
-
-- `name` and `group`, for figures and tables;
-- `llm`, from `dynagent.llm.load.load_llm`, or None for an agent that needs none;
-- `reads`, whether it is told what its predecessors said;
-- `request(question, messages, sample)`, which gives the `Request` to its language model (not without one);
-- `answer(question, reply, draw)`, which gives the index of the chosen option, or a negative number for no answer. The
-  reply is None without a language model; `draw` is uniform in [0, 1), the agent's own luck on this question;
-- if that is known, `tells_truth(question)`: whether it means to answer rightly. Else a group "truthful" says so.
-
-The classes below are such agents.
+An agent is any object with the members of `dynagent.team.protocols.Agent`, with a language model also the method
+`request`. If it is known on which questions it means to answer rightly, `tells_truth(question)` says so; else a group
+"truthful" does. The classes below are such agents.
 
 Every agent answers a multiple-choice question with the index of an option, or not at all (a negative number).
 With `mode` an agent chooses how its language model is asked:
@@ -43,6 +35,7 @@ from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 from dynagent.team.messages import Message
 from dynagent.team.prompts import _BEGUN, MOST_TOKENS, TEMPLATES
+from dynagent.team.protocols import Question
 from dynagent.team.replies import REFUSED, TIMED_OUT, parse_reply
 
 MODES = ("options", "letter", "text")
@@ -105,11 +98,11 @@ class Truthful:
         if self.reads and self.mode == "options":
             raise ValueError("An agent in mode 'options' has no place for messages: use 'letter' or 'text' to read.")
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         """Whether the agent means to answer this question rightly."""
         return True
 
-    def asks_for_wrong(self, question: Any) -> bool:
+    def asks_for_wrong(self, question: Question) -> bool:
         """Whether its language model is asked for a wrong option on this question."""
         return not self.tells_truth(question) and (self.mode == "text" or self.lying == "asked")
 
@@ -123,7 +116,7 @@ class Truthful:
         """Bound of a written reply."""
         return MOST_TOKENS.get(self._form, Request.max_new_tokens)
 
-    def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
+    def request(self, question: Question, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         """What to ask the language model."""
         form = self._form
         asks_for_wrong = self.asks_for_wrong(question)
@@ -150,11 +143,11 @@ class Truthful:
             chat = (*chat, ("assistant", _BEGUN))
         return Request(chat, (), self.temperature, self._most_tokens, sample, origin)
 
-    def option_probs(self, question: Any, reply: Reply) -> Tensor:
+    def option_probs(self, question: Question, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
         return torch.tensor(self._option_probs(question, reply), dtype=torch.float64)
 
-    def _option_probs(self, question: Any, reply: Reply) -> tuple[float, ...]:
+    def _option_probs(self, question: Question, reply: Reply) -> tuple[float, ...]:
         assert reply.log_probs is not None
         tokens = reply.option_tokens if self.mode == "options" else None
         misleads = not self.tells_truth(question) and not self.asks_for_wrong(question)
@@ -165,7 +158,7 @@ class Truthful:
             return tuple(float(option == chosen) for option in range(len(scores)))
         return _softmax(reply.log_probs, tokens, -self.temperature if misleads else self.temperature)
 
-    def answer(self, question: Any, reply: Reply, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         """The index of the chosen option, or why there is none, a negative number of `dynagent.team.replies`.
 
         No model of this package leaves a reply out: see `dynagent.llm.served`.
@@ -173,6 +166,7 @@ class Truthful:
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
+        assert reply is not None, "this agent has a language model"
         if reply.is_refused:
             return REFUSED
         if not reply.log_probs:
@@ -187,7 +181,9 @@ class Truthful:
             if self._form == "reason":  # which may itself name options, and be cut off
                 begun = "" if '"answer"' in text else _BEGUN  # a model that thinks first writes all of it
                 text = (begun + text).partition('"reason"')[0]
-            at_limit = reply.is_cut_off or reply.completion_tokens >= self._most_tokens
+            # A server says that it cut a reply off, and may have been given another bound; a model that runs here ends at
+            # exactly this one.
+            at_limit = reply.is_cut_off or reply.completion_tokens == self._most_tokens
             return parse_reply(text, len(options), options, at_limit)
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)
@@ -195,15 +191,12 @@ class Truthful:
 
 @dataclass(frozen=True)
 class Adversarial(Truthful):
-    """An agent that tries to answer wrongly.
-
-    How is said by `lying`.
-    """
+    """An agent that tries to answer wrongly, in the way that `lying` names."""
 
     name: str = "Adversarial"
     group: str = "adversarial"
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return False
 
 
@@ -226,7 +219,7 @@ class Specialist(Truthful):
         object.__setattr__(self, "name", self.name or f"Specialist({self.domain})")
         object.__setattr__(self, "group", self.group or self.domain)
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return self.domain in (question.area, question.language)
 
 
@@ -240,12 +233,12 @@ class Constant:
     reads: ClassVar[bool] = False
     llm: ClassVar[None] = None
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return False
 
     def __post_init__(self) -> None:
         if self.letter not in tuple(LETTERS):
             raise ValueError(f"The letter of a constant agent is one of {', '.join(LETTERS)}, not {self.letter!r}.")
 
-    def answer(self, question: Any, reply: None, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         return LETTERS.index(self.letter)
