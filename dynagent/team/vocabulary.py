@@ -93,9 +93,8 @@ _WRONG = _words(
 )
 _FILLERS = _words(
     "be been being is it it's the answers? options? choices? letter correct right best likely really think believe",
-    "that choos(?:e|ing) select(?:ing)? pick(?:ing)? go(?:ing)? with say any of both either necessarily possibly have "
-    "would",
-    "could for es la die der",
+    "that choos(?:e|ing) select(?:ing)? pick(?:ing)? go(?:ing)? with say any of both either necessarily possibly have",
+    "would could for es la die der",
 )
 _FILLED = rf"(?:[\s:\"'*_`()\[\]]|\b{_FILLERS}\b|是|选|選|择|能|可能|应|该|答案|项)*"
 DENIED_BEFORE = re.compile(
