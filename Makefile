@@ -174,6 +174,7 @@ test-slow: install ## the tests that take minutes
 .PHONY: soak
 soak: install ## twenty kills of each kind of run, and 2,000 iterations watched (a quarter of an hour)
 	DYNAGENT_KILLS=20 $(BIN)/python -m pytest -m slow tests/test_kill.py --durations=10
+	$(BIN)/python -m pytest --hypothesis-profile=soak -k fuzzed --durations=10
 
 .PHONY: test-browser
 test-browser: install ## the notebooks in JupyterLab in a headless browser (installs Playwright, and as root on Debian Chromium)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import networkx as nx
 import torch
 from torch import Tensor
+
+from dynagent.team.protocols import Agent, BoardDecision, Chain, Decision, Operation
+
+Member = TypeVar("Member", bound="Agent | Chain")
 
 
 @dataclass(frozen=True)
@@ -22,39 +26,42 @@ class Node:
     name: str
     group: str
     agent: int | None
-    operation: Any
+    operation: Operation | Decision | BoardDecision
 
 
-class AgentGraph:
+class AgentGraph(Generic[Member]):
     """Nodes and edges of a team with one decision node.
 
-    An agent of several operations (attribute `operations`) is a chain of fixed edges whose last node always
+    An agent of several operations (`dynagent.team.protocols.Chain`) is a chain of fixed edges whose last node always
     speaks to the decision. Potential edges are all ordered pairs of nodes of different agents, then every node
     to the decision; fixed edges are not among them. N agents of one operation give N(N-1) + N potential edges.
 
     Attributes:
+        operations: of the nodes, in their order, without the decision.
         potential_edges: [E, 2] node indices (source, target), in the order of the edge logits.
         effective: [E] bool, true for an edge that can change a prompt or the vote. An edge into an agent that
             does not read messages (`reads` is false) cannot.
         fixed_adjacency: [M, M] bool.
 
     >>> from types import SimpleNamespace as Agent
-    >>> team = [Agent(name="a", group="g", reads=False), Agent(name="b", group="g", reads=False)]
+    >>> team = [Agent(name=name, group="g", reads=False, llm=None) for name in ("a", "b")]
     >>> AgentGraph(team, decision=None).potential_edges.tolist()
     [[0, 1], [1, 0], [0, 2], [1, 2]]
     """
 
-    def __init__(self, team: Sequence[Any], decision: Any) -> None:
+    def __init__(self, team: Sequence[Member], decision: Decision | BoardDecision) -> None:
         if not team:
             raise ValueError("A graph needs at least one agent; the team is empty.")
         self.team = tuple(team)
         self.decision = decision
         self.nodes: list[Node] = []
+        self.operations: list[Operation] = []
         fixed: list[tuple[int, int]] = []
         outputs: list[int] = []  # last nodes of the agents that are chains
         for index, agent in enumerate(self.team):
-            operations = getattr(agent, "operations", (agent,))
+            operations = operations_of(agent)
             first = len(self.nodes)
+            self.operations += operations
             self.nodes += [Node(operation.name, agent.group, index, operation) for operation in operations]
             fixed += [(node, node + 1) for node in range(first, len(self.nodes) - 1)]
             if len(operations) > 1:
@@ -70,7 +77,7 @@ class AgentGraph:
         pairs = [(i, j) for i in agents for j in agents if self.nodes[i].agent != self.nodes[j].agent]
         pairs += [(i, self.decision_node) for i in agents if i not in outputs]
         self.potential_edges = torch.tensor(pairs).reshape(-1, 2)
-        reads = [getattr(node.operation, "reads", True) for node in self.nodes]
+        reads = [*(operation.reads for operation in self.operations), True]  # the decision hears all who speak to it
         self.effective = torch.tensor([reads[j] for _, j in pairs], dtype=torch.bool)
 
     @property
@@ -122,3 +129,8 @@ class AgentGraph:
         matrix = self.adjacency(edges)
         drawn.add_weighted_edges_from((i, j, float(matrix[i, j])) for i, j in matrix.nonzero().tolist())
         return drawn
+
+
+def operations_of(agent: Agent | Chain) -> Sequence[Operation]:
+    """The steps of an agent; one that is no chain is its own only step."""
+    return agent.operations if isinstance(agent, Chain) else (agent,)

@@ -13,6 +13,7 @@ from tests.support.packages import Index
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.register_profile("soak", deadline=None, max_examples=10_000)  # pytest --hypothesis-profile=soak
 settings.load_profile("patient")
 
 

@@ -1,6 +1,7 @@
 """The house: files have one subject, and notebook cells are short and define nothing.
 
-Which way imports run is import-linter's contract, in pyproject.toml.
+The rest is held by tools, set up in pyproject.toml: which way imports run by import-linter, that the library prints
+nothing by ruff, that every name has one home by mypy.
 """
 
 import ast
@@ -38,7 +39,7 @@ def faults_of(cell: str, max_lines: int = 18, classes: bool = False) -> list[str
     faults = [f"{len(cell.splitlines())} lines"] if len(cell.splitlines()) > max_lines else []
     tree = ast.parse(plain(cell))
     own = [node for node in tree.body if classes and isinstance(node, ast.ClassDef)]
-    allowed = {id(node) for one in own for node in (one, *one.body)}
+    allowed = {id(node) for defined in own for node in (defined, *defined.body)}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and id(node) not in allowed:
             faults.append(f"defines {node.name}")
@@ -53,7 +54,7 @@ def test_notebook_cells_are_short_and_define_nothing(path):
     limits = [30 if "parameters" in cell["metadata"].get("tags", []) else 18 for cell in cells]
     classes = path.name == "your_own.ipynb"  # which shows what a user's own class looks like
     faults = {i: faults_of("".join(cell["source"]), limits[i], classes) for i, cell in enumerate(cells)}
-    assert {i: found for i, found in faults.items() if found} == {}
+    assert {cell: texts for cell, texts in faults.items() if texts} == {}
 
 
 def test_faults_of_a_cell_are_found():

@@ -183,7 +183,7 @@ def test_a_notebook_opens(path, lab, new_page, tmp_path):
 def test_train_runs_through_the_interface(lab, new_page, tmp_path):
     page, wrong = new_page()
     notebook = Notebook(page, lab, "train.ipynb")
-    notebook.write('preset = "smoke"', instead_of='preset = "laptop"')
+    notebook.write('preset = "smoke"', instead_of='preset: str = "replay"')
     notebook.write(f'output_dir = "{tmp_path / "runs"}"', instead_of="output_dir = None")
     notebook.run_all(timeout=10 * MINUTES)
     assert notebook.prompts() == [f"[{i}]:" for i in range(1, notebook.code.count() + 1)]

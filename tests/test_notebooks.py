@@ -121,8 +121,21 @@ def test_the_reading_order_has_every_notebook_once_in_its_table():
 
 def parameters_of(notebook) -> dict:
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+    assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    names = [node.target if isinstance(node, ast.AnnAssign) else node.targets[0] for node in assigned]
+    return {name.id: ast.literal_eval(node.value) for name, node in zip(names, assigned, strict=True)}
+
+
+def test_the_answer_of_train_is_what_its_cells_print():
+    notebook = nbformat.read(TRAIN, 4)
+    printed = "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+    stated = intervals_in(notebook.cells[0].source)
+    assert stated
+    assert [pair for pair in stated if f"{pair[0] / 100:.3f} to {pair[1] / 100:.3f}" not in printed] == []
 
 
 def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
@@ -131,7 +144,7 @@ def test_the_parameters_cell_names_parameters_of_a_run_and_gives_a_valid_one():
     needed = "dataset data_source team edge_llm agent_llm num_iterations batch_size graphs_per_question learning_rate"
     needed += " estimator sparsity initial_probability seed eval_limit preset output_dir num_truthful num_adversarial"
     assert set(needed.split()) <= set(parameters)
-    assert RunConfig.from_parameters(parameters) == RunConfig.from_parameters({})
+    assert RunConfig.from_parameters(parameters) == RunConfig.from_parameters({"preset": "replay"})
 
 
 KINDS = {"RunConfig": RunConfig, "CrosswordsConfig": CrosswordsConfig, "Parameters": Parameters}
@@ -230,13 +243,34 @@ BAD = {
     "unknown data set": (["-p", "dataset", "mmul"], {}, "did you mean 'mmlu'?"),
     "probability": (["-p", "initial_probability", "1.0"], {}, "strictly between 0 and 1"),
     "no agents": (
-        ["-p", "team", "adversarial", "-p", "num_truthful", "0", "-p", "num_adversarial", "0"],
+        [
+            "-p",
+            "preset",
+            "laptop",
+            "-p",
+            "team",
+            "adversarial",
+            "-p",
+            "num_truthful",
+            "0",
+            "-p",
+            "num_adversarial",
+            "0",
+        ],
         {},
         "The team has no agents",
     ),
     "folder without data": (["-p", "data_source", "{tmp}"], {}, "{tmp}"),
-    "no such model": (["-p", "dataset", "sample", "-p", "edge_llm", "smollm2-153m"], {}, "smollm2-135m-instruct"),
-    "no network": (["-p", "dataset", "mmlu"], NO_NETWORK | {"DYNAGENT_CACHE": "{tmp}/cache"}, "index"),
+    "no such model": (
+        ["-p", "preset", "laptop", "-p", "dataset", "sample", "-p", "edge_llm", "smollm2-153m"],
+        {},
+        "smollm2-135m-instruct",
+    ),
+    "no network": (
+        ["-p", "preset", "laptop", "-p", "dataset", "mmlu"],
+        NO_NETWORK | {"DYNAGENT_CACHE": "{tmp}/cache"},
+        "index",
+    ),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -13,13 +12,14 @@ from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
 from dynagent.policies.static import StaticEdgePolicy
+from dynagent.team.protocols import Question
 
 
 def compare_with_baselines(
     policy: GivesEdgeLogits,
     graph: AgentGraph,
-    questions: Sequence[Any],
-    train_questions: Sequence[Any] = (),
+    questions: Sequence[Question],
+    train_questions: Sequence[Question] = (),
     config: TrainConfig | None = None,
     **others: GivesEdgeLogits,
 ) -> pd.DataFrame:

@@ -7,16 +7,17 @@ accuracy is owed to no more than the control knows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynagent.evaluation.statistics import Estimate
+from dynagent.llm.base import Readable
 from dynagent.policies.base import Policy
+from dynagent.team.protocols import Question
 
 # A router knows one attribute of a question and has one static graph for each of its values.
-ROUTERS: dict[str, Callable[[Any], str]] = {
+ROUTERS: dict[str, Callable[[Question], str]] = {
     "language router": lambda question: question.language,
     "subject router": lambda question: f"{question.language}/{question.subject}",  # names occur in both languages
 }
@@ -30,13 +31,13 @@ class TabulatedPolicy(Policy):
         super().__init__()
         self._table = dict(edge_logits)  # question id -> [E]
 
-    def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
+    def edge_logits_of(self, questions: Sequence[Readable]) -> Tensor:
         """Edge logits of the questions: [B, E]."""
         return torch.stack([self._table[question.id] for question in questions])
 
 
 def control_policies(
-    policy: Policy, train_questions: Sequence[Any], eval_questions: Sequence[Any], seed: int = 0
+    policy: Policy, train_questions: Sequence[Question], eval_questions: Sequence[Question], seed: int = 0
 ) -> dict[str, Policy]:
     """The controls of a policy, for the evaluation questions, by name (`CONTROLS`).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,16 +12,19 @@ from torch import Tensor
 
 from dynagent.evaluation.statistics import Estimate, mean_interval
 from dynagent.execution.runner import Runner
-from dynagent.graph import AgentGraph
+from dynagent.graph import AgentGraph, Node
 from dynagent.learning.config import TrainConfig
 from dynagent.policies.base import Policy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.progress import progress
 from dynagent.sampling import edge_noise, most_probable_dags, sample_dags
-from dynagent.team.replies import TIMED_OUT, UNPARSABLE
+from dynagent.team.protocols import Question, StatesIntent
+from dynagent.team.replies import CUT_OFF, CUT_OFF_ADVICE, REFUSED, TIMED_OUT, UNPARSABLE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 CHUNK = 256  # questions whose graphs are held in memory at a time
 
@@ -28,7 +32,7 @@ CHUNK = 256  # questions whose graphs are held in memory at a time
 class GivesEdgeLogits(Protocol):
     """What evaluation needs of an edge policy: `dynagent.policies.base.Policy`, or any class of one's own."""
 
-    def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
+    def edge_logits_of(self, questions: Sequence[Question]) -> Tensor:
         """One finite logit for each question and potential edge, in the graph's order: [n, E] on the CPU."""
 
 
@@ -60,7 +64,7 @@ class Evaluation:
 def evaluate(
     policy: GivesEdgeLogits,
     graph: AgentGraph,
-    questions: Sequence[Any],
+    questions: Sequence[Question],
     *,
     graphs: str = "sampled",
     num_graphs: int = 16,
@@ -108,19 +112,19 @@ def evaluate(
     return _evaluate(draw, questions, runner, edge_logits.sigmoid())
 
 
-def evaluate_graph(adjacency: Tensor, questions: Sequence[Any], runner: Runner) -> Evaluation:
+def evaluate_graph(adjacency: Tensor, questions: Sequence[Question], runner: Runner) -> Evaluation:
     """Evaluate given graphs: [M, M] bool, the same for all questions, or [n, M, M], one for each."""
     runner.prepare(questions)
     return _evaluate(_everywhere(adjacency, questions).__getitem__, questions, runner)
 
 
-def _everywhere(adjacency: Tensor, questions: Sequence[Any]) -> Tensor:
+def _everywhere(adjacency: Tensor, questions: Sequence[Question]) -> Tensor:
     """One graph for each question: [n, 1, M, M]."""
     return adjacency.expand(len(questions), *adjacency.shape[-2:])[:, None]
 
 
 def _evaluate(
-    draw: Callable[[slice], Tensor], questions: Sequence[Any], runner: Runner, edge_probs: Tensor | None = None
+    draw: Callable[[slice], Tensor], questions: Sequence[Question], runner: Runner, edge_probs: Tensor | None = None
 ) -> Evaluation:
     """Run the graphs, [B, K, M, M] bool, that `draw` gives for B of the questions at a time."""
     parts = []
@@ -136,7 +140,7 @@ def _evaluate(
     return Evaluation(scores, num_edges, num_asked, no_answer, tokens, edge_probs)
 
 
-def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
+def truthful_graphs(graph: AgentGraph, questions: Sequence[Question]) -> Tensor:
     """[n, M, M] bool: for each question the agents that mean to answer it rightly, and only they, speak.
 
     A learner does not know who they are; this is what the best routing by kind of agent would give.
@@ -144,7 +148,7 @@ def truthful_graphs(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
     return graph.adjacency(_well_meant(graph, questions) & graph.decision_edges)
 
 
-def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> float:
+def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[Question]) -> float:
     """Mean P(truthful agent -> decision) / mean P(adversarial agent -> decision), over agents and questions.
 
     It is not a number where one of the two kinds is missing.
@@ -157,7 +161,7 @@ def truthful_ratio(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[An
     return float(probs[truthful].mean() / probs[~truthful].mean())
 
 
-def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, Estimate]:
+def agent_accuracies(graph: AgentGraph, questions: Sequence[Question], runner: Runner) -> dict[str, Estimate]:
     """How often one agent is right where it means well, and where it misleads: a mean over agents, then questions."""
     singles = [evaluate_graph(graph.single(node), questions, runner) for node in range(graph.decision_node)]
     alone = torch.stack([one.scores for one in singles], 1)  # [n, N]
@@ -170,13 +174,22 @@ def agent_accuracies(graph: AgentGraph, questions: Sequence[Any], runner: Runner
     return accuracies
 
 
-def answer_counts(graph: AgentGraph, questions: Sequence[Any], runner: Runner) -> dict[str, int]:
-    """Answers in the full graph: right, wrong, without a letter that could be read, and without a reply in time."""
+def answer_counts(graph: AgentGraph, questions: Sequence[Question], runner: Runner) -> dict[str, int]:
+    """Answers in the full graph: right, wrong, without an option that could be read, and without a reply in time.
+
+    Where there are any, also replies that ended before an answer, in thoughts or at their token limit ("cut off"), of
+    which a warning says what to do, and those that a server's filter refused.
+    """
     given = runner.run(questions, _everywhere(graph.full(), questions)).answers[:, 0]  # [n, N]
     right = given == torch.tensor([question.answer for question in questions])[:, None]
     kinds = {"right": right, "wrong": (given >= 0) & ~right}
     kinds |= {"unparsable": given == UNPARSABLE, "timed out": given == TIMED_OUT}
-    return {kind: int(found.sum()) for kind, found in kinds.items()}
+    rare = {"cut off": given == CUT_OFF, "refused": given == REFUSED}
+    kinds |= {kind: answers for kind, answers in rare.items() if answers.any()}
+    counts = {kind: int(answers.sum()) for kind, answers in kinds.items()}
+    if "cut off" in counts:
+        log.warning("%d of %d replies of the agents %s", counts["cut off"], given.numel(), CUT_OFF_ADVICE)
+    return counts
 
 
 def difference(one: Evaluation, other: Evaluation) -> Estimate:
@@ -211,7 +224,7 @@ def accuracy_table(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def compare_wirings(
-    policies: Mapping[str, GivesEdgeLogits], questions: Sequence[Any], runner: Runner, config: TrainConfig
+    policies: Mapping[str, GivesEdgeLogits], questions: Sequence[Question], runner: Runner, config: TrainConfig
 ) -> dict[str, Evaluation]:
     """Evaluate policies beside what they have to beat, all on the same questions and the same answers.
 
@@ -263,11 +276,16 @@ def comparisons(results: Mapping[str, Evaluation]) -> dict[str, Estimate]:
     }
 
 
-def _well_meant(graph: AgentGraph, questions: Sequence[Any]) -> Tensor:
+def _well_meant(graph: AgentGraph, questions: Sequence[Question]) -> Tensor:
     """Whether an edge's source means to answer the question rightly: [n, E] bool.
 
     An agent that does not say so with `tells_truth` is taken by its group.
     """
-    tells = [getattr(n.operation, "tells_truth", lambda _, n=n: n.group == "truthful") for n in graph.nodes[:-1]]
-    rows = [[tells_truth(question) for tells_truth in tells] for question in questions]
+    rows = [[_means_well(node, question) for node in graph.nodes[:-1]] for question in questions]
     return torch.tensor(rows)[:, graph.potential_edges[:, 0]]
+
+
+def _means_well(node: Node, question: Question) -> bool:
+    if isinstance(node.operation, StatesIntent):
+        return node.operation.tells_truth(question)
+    return node.group == "truthful"

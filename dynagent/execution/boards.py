@@ -8,7 +8,7 @@ node would have run is counted. A node of the paper's team of eight operations r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,12 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.tasks.crosswords import Puzzle
-from dynagent.team.crosswords import JUDGES, BoardState, Operation
+from dynagent.team.crosswords import JUDGES, BoardState
+from dynagent.team.protocols import BoardDecision, BoardOperation
 
 Call = tuple[int, str, str, str, str]  # what determines a reply: model, kind of request, puzzle, board, notes
 Waves = tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]
+Step = tuple[BoardOperation, Puzzle, BoardState]
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class BoardRunner:
     """
 
     def __init__(self, graph: AgentGraph) -> None:
-        if not all(hasattr(node.operation, "next_state") for node in graph.nodes[:-1]):
+        operations = [operation for operation in graph.operations if isinstance(operation, BoardOperation)]
+        if len(operations) < len(graph.operations) or not isinstance(graph.decision, BoardDecision):
             raise ValueError("Boards are for agents of operations: give a team of dynagent.team.crosswords.")
-        self.graph = graph
+        self.graph, self.operations, self.decision = graph, operations, graph.decision
         self._texts: dict[Call, str] = {}
         self._next: dict[tuple[int, str, BoardState], BoardState] = {}
 
@@ -62,14 +66,14 @@ class BoardRunner:
         """Different replies that were asked for."""
         return len(self._texts)
 
-    def prepare(self, puzzles: Sequence[Any]) -> None:
+    def prepare(self, puzzles: Sequence[Puzzle]) -> None:
         """Nothing: which boards arise depends on the graphs."""
 
     def state(self) -> dict[str, Any]:
         """Nothing: what is remembered saves work, and replies are on the language model's record."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing, as `state`."""
 
     def net_utility(self, puzzles: Sequence[Puzzle], adjacency: Tensor, cost_weight: float) -> Tensor:
@@ -82,18 +86,13 @@ class BoardRunner:
             raise ValueError("Boards have no token cost: leave cost_weight at 0.")
         return self.run(puzzles, adjacency).utility
 
-    def expected_utility(
-        self, puzzles: Sequence[Any], edge_probs: Tensor, noise: Tensor | None = None, cost_weight: float = 0.0
-    ) -> Tensor:
-        """There is none in closed form.
+    def ballots(self, puzzles: Sequence[Puzzle], device: torch.device) -> Ballots:
+        """There are none.
 
         Raises:
             ValueError: always, since these agents read each other.
         """
-        raise ValueError(
-            "The estimators 'exact' and 'local_expectation' are for agents that do not read each other: choose "
-            "'leave_one_out' for boards."
-        )
+        raise ValueError("Operations on boards read each other and cast no votes: draw graphs and run them.")
 
     def run(self, puzzles: Sequence[Puzzle], adjacency: Tensor) -> BoardOutcome:
         """Boards and scores of the teams wired by `adjacency`.
@@ -116,8 +115,14 @@ class BoardRunner:
                 for (b, plan), boards in sent.items()
                 for node, predecessors in (plan[number] if number < len(plan) else ())
             }
-            steps = [(self.graph.nodes[node].operation, puzzles[b], inbox) for (b, _, node), inbox in inboxes.items()]
-            self._ask([(operation, puzzle, state) for operation, puzzle, inbox in steps for state in inbox])
+            self._ask(
+                [
+                    (self.operations[node], puzzles[b], state)
+                    for (b, _, node), inbox in inboxes.items()
+                    if node != self.graph.decision_node
+                    for state in inbox
+                ]
+            )
             for (b, plan, node), inbox in inboxes.items():
                 sent[b, plan][node] = self._outbox(node, puzzles[b], inbox)
         return self._outcome(puzzles, [[sent[b, plan] for plan in row] for b, row in enumerate(plans)])
@@ -126,16 +131,20 @@ class BoardRunner:
         """What a node makes of its boards; the decision keeps them."""
         if node == self.graph.decision_node:
             return inbox
-        operation, boards = self.graph.nodes[node].operation, Counter[BoardState]()
+        boards = Counter[BoardState]()
         for state, times in inbox.items():
-            boards[self._next[id(operation), puzzle.id, state]] += times
+            boards[self._next[id(self.operations[node]), puzzle.id, state]] += times
         return boards
 
-    def _ask(self, work: Sequence[tuple[Operation, Puzzle, BoardState]]) -> None:
+    def _ask(self, work: Sequence[Step]) -> None:
         """Run the operations on the states where that is not yet known: one call for each language model."""
-        named = {(id(step[0]), step[1].id, step[2]): step for step in work if step[0] is not self.graph.decision}
-        fresh = {key: step for key, step in named.items() if key not in self._next}
-        asked = {_call(*step): step for step in fresh.values() if step[0].has_work(step[2])}
+        by_key = {(id(operation), puzzle.id, state): (operation, puzzle, state) for operation, puzzle, state in work}
+        fresh = {key: step for key, step in by_key.items() if key not in self._next}
+        asked = {
+            _call(operation, puzzle, state): (operation, puzzle, state)
+            for operation, puzzle, state in fresh.values()
+            if operation.has_work(state)
+        }
         by_llm: dict[int, list[Call]] = {}
         for call in asked:
             if call not in self._texts:
@@ -143,10 +152,11 @@ class BoardRunner:
         for calls in by_llm.values():
             steps = [asked[call] for call in calls]
             requests = [operation.request(puzzle, state) for operation, puzzle, state in steps]
-            replies = steps[0][0].llm.reply(requests)
+            shared_llm = steps[0][0].llm
+            replies = shared_llm.reply(requests)
             self._texts |= {call: reply.text or "" for call, reply in zip(calls, replies, strict=True)}
-        for key, step in fresh.items():
-            self._next[key] = step[0].next_state(step[2], self._texts.get(_call(*step), ""))
+        for key, (operation, puzzle, state) in fresh.items():
+            self._next[key] = operation.next_state(state, self._texts.get(_call(operation, puzzle, state), ""))
 
     def _outcome(self, puzzles: Sequence[Puzzle], sent: list[list[dict[int, Counter[BoardState]]]]) -> BoardOutcome:
         decision = self.graph.decision_node
@@ -154,17 +164,17 @@ class BoardRunner:
         scores = {
             judge: torch.tensor(
                 [
-                    [self.graph.decision.scores(puzzle, found, judge) for found in row]
+                    [self.decision.scores(puzzle, received, judge) for received in row]
                     for puzzle, row in zip(puzzles, boards, strict=True)
                 ]
             )
             for judge in JUDGES
         }
         runs = [[sum(c.total() for node, c in graph.items() if node != decision) for graph in row] for row in sent]
-        return BoardOutcome(scores[self.graph.decision.judge][..., 0], scores, torch.tensor(runs), boards)
+        return BoardOutcome(scores[self.decision.judge][..., 0], scores, torch.tensor(runs), boards)
 
 
-def _call(operation: Operation, puzzle: Puzzle, state: BoardState) -> Call:
+def _call(operation: BoardOperation, puzzle: Puzzle, state: BoardState) -> Call:
     return id(operation.llm), operation.asks_to, puzzle.id, state.board, state.hint
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -33,9 +33,9 @@ class TrainingState:
     Attributes:
         policy, optimizer, schedule: as they are after the last step.
         generator: of the graphs.
-        runner: what the agents have said so far, see `dynagent.execution.runner.Runner.state`.
+        runner: what the agents have said so far, see `dynagent.execution.answers.Answers.state`.
         rows: of the history, one for each step that was taken: their number is where the data's order goes on.
-        average: the moving average of the utility, the baseline of the estimator of that name.
+        average: the moving average of the utility, which is the baseline of an estimator.
         best: score and weights of early stopping's best moment so far.
     """
 
@@ -43,7 +43,7 @@ class TrainingState:
     optimizer: Any
     schedule: Any
     generator: torch.Generator
-    runner: ExecutesGraphs
+    runner: ExecutesGraphs[Any]
     rows: list[dict[str, float]] = field(default_factory=list)
     average: Tensor | None = None
     best: tuple[float, dict[str, Tensor]] | None = None
@@ -56,7 +56,9 @@ class TrainingState:
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "runner": self.runner.state(),
-            **{name: getattr(self, name) for name in ("rows", "average", "best")},
+            "rows": self.rows,
+            "average": self.average,
+            "best": self.best,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -78,15 +80,19 @@ class Checkpoint:
 
     Attributes:
         path: of the file. Writing replaces it at once, so that there is always a whole one.
-        run: names and hashes of all that the training's numbers depend on. Another run's state is not gone on with.
+        run: names and hashes of all that the training's numbers depend on. Another run's state is not resumed.
         resume: whether a training that is found in the file goes on; without, it begins anew.
     """
 
     path: Path
-    run: dict[str, str]
+    run: Mapping[str, str]
     resume: bool = True
     _saved: float = 0.0  # by the clock
     _seconds: float = 0.0  # that the last one took
+
+    def extended(self, run: Mapping[str, str]) -> Self:
+        """The same checkpoint of a training whose numbers depend on more than it was made with."""
+        return replace(self, run={**self.run, **run})
 
     @property
     def is_due(self) -> bool:
@@ -103,18 +109,19 @@ class Checkpoint:
             return
         try:
             tensors, metadata = read_at_once(self.path)
-            found = json.loads(
+            saved = json.loads(
                 metadata["header"],
                 object_hook=lambda value: tensors[value[TENSOR]] if TENSOR in value else value,
             )
         except (SafetensorError, ValueError, KeyError, TypeError):
             raise ValueError(f"The checkpoint {self.path} is damaged: set resume to false to train anew.") from None
-        changed = [name for name in self.run if found["run"].get(name) != self.run[name]]
+        changed = [name for name in self.run if saved["run"].get(name) != self.run[name]]
+        num_done = len(saved["state"]["rows"])
         if not changed:
-            state.restore(found["state"])
-        elif 0 < len(found["state"]["rows"]) < found["num_iterations"]:
+            state.restore(saved["state"])
+        elif 0 < num_done < saved["num_iterations"]:
             raise ValueError(
-                f"The checkpoint {self.path} has {len(found['state']['rows'])} iterations of a run with another "
+                f"The checkpoint {self.path} has {num_done} iterations of a run with another "
                 f"{' and another '.join(changed)}: bring that back to go on, or set resume to false to train anew."
             )
 

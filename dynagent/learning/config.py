@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.parameters import Count, CountOrZero, OneOf, Parameters, Positive, PositiveOrZero
 
 STREAMS = ("data", "graphs", "init", "evaluation")
 
-EstimatorName = Annotated[str, OneOf(ESTIMATORS)]
+EstimatorName = Annotated[str, OneOf(OBJECTIVES)]
 HeldOut = Annotated[
     float,
     Field(ge=0, le=0.5, description="a finite number from 0 to 0.5 (it holds out at most half of the questions)"),
@@ -29,7 +29,7 @@ class TrainConfig(Parameters):
         gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
             much memory a step needs, and numbers by no more than rounding.
         graphs_per_question: K, graphs drawn for each question of a batch.
-        estimator: see `dynagent.learning.objectives`; "reinforce" is as published.
+        estimator: the name of one of `dynagent.learning.objectives.OBJECTIVES`; "reinforce" is as published.
         learning_rate, optimizer: "adam" or "sgd".
         backbone_learning_rate: of the edge LLM's own weights or adapters, where they are trained.
         bias_speed: the learning rate of the bias over that of the weights, for an edge policy that reads questions.
@@ -68,11 +68,7 @@ class TrainConfig(Parameters):
 
     @model_validator(mode="after")
     def _graphs_to_compare(self) -> Self:
-        if self.estimator == "leave_one_out" and self.graphs_per_question < 2:
-            raise ValueError(
-                "The estimator 'leave_one_out' compares the graphs of one question: set graphs_per_question to 2 "
-                "or more, or choose another estimator."
-            )
+        OBJECTIVES[self.estimator].check_number_of_graphs(self.graphs_per_question)
         return self
 
     def steps(self, num_questions: int) -> int:

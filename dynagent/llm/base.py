@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ class Request:
         sample: tells apart several draws for the same prompt; only a positive temperature needs it.
         origin: the prompt's template and the id of the question that fills it, where it has them. Stored beside
             the reply, so that it can also be found where the question's text is not there.
+        request_options: more of what a server is asked, such as {"reasoning_effort": "low"}; part of the key where
+            there is any.
     """
 
     prompt: str | Chat
@@ -37,6 +39,7 @@ class Request:
     max_new_tokens: int = 50
     sample: int = 0
     origin: tuple[str, ...] = ()
+    request_options: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)
 
     def key(self, identity: str) -> str:
         """Hash of all that determines the reply of the model called `identity`: the text, never its origin."""
@@ -48,6 +51,8 @@ class Request:
 
     def _digest(self, *asked: object) -> str:
         parts = [*asked, self.temperature, self.max_new_tokens, self.sample]
+        if self.request_options:  # without any, keys are what they were before there could be
+            parts.append(json.dumps(self.request_options, sort_keys=True))
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
@@ -66,13 +71,29 @@ class OriginRequest(Request):
 
 @dataclass(frozen=True)
 class Reply:
-    """Text, or the total log-probability (in nats) and the number of tokens of every option."""
+    """Text, or the total log-probability (in nats) and the number of tokens of every option.
+
+    Attributes:
+        finish_reason: why a server's reply ended where it did not end by itself: "length" at its bound of tokens,
+            "content_filter" where a filter refused the question or the reply, "tool_calls" where it called a tool.
+    """
 
     text: str | None = None
     log_probs: tuple[float, ...] | None = None
     option_tokens: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    finish_reason: str | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a written reply ended at its bound of tokens."""
+        return self.finish_reason == "length"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a filter refused the question or the reply."""
+        return self.finish_reason == "content_filter"
 
     @property
     def tokens(self) -> int:
@@ -86,6 +107,17 @@ def check_finite(values: Tensor, ids: Sequence[str], what: str) -> None:
     if not finite.all():
         wrong = ", ".join(name for name, whole in zip(ids, finite.tolist(), strict=True) if not whole)
         raise FloatingPointError(f"{what} are not finite on {wrong}: try a lower learning_rate or another dtype.")
+
+
+class Readable(Protocol):
+    """What an edge LLM can read: a question, a puzzle, or a description of an agent."""
+
+    @property
+    def id(self) -> str:
+        """Names the text: equal ids, equal texts."""
+
+    def render(self) -> str:
+        """The text."""
 
 
 class ChatModel(Protocol):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
-import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dynagent.artefacts.sources import MODEL_FILES, Source, combined_sha256, file_sha256, hub_snapshot, model_folder
+from dynagent.artefacts.sources import Source, model_folder
 from dynagent.llm.base import Chat, Reply, Request
-from dynagent.progress import progress
+from dynagent.llm.loading import faster_precision, load_whole, with_code
+from dynagent.llm.prompts import ChatTemplate, adds_end
 
 Readout = Literal["last_hidden", "mean_hidden", "mean_embedding"]
 READOUTS: tuple[str, ...] = get_args(Readout)
@@ -39,9 +37,12 @@ class TransformersModel:
         self.tokenizer = copy.deepcopy(tokenizer)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        dtype, content = str(model.dtype).removeprefix("torch."), source.sha256
+        if thoughts := ChatTemplate(self.tokenizer).thoughts:  # such a model replies otherwise than by itself
+            content = hashlib.sha256(f"{content} {thoughts}".encode()).hexdigest()
+            source = replace(source, revision="; ".join(filter(None, (source.revision, thoughts))))
         self.source = source
-        dtype = str(model.dtype).removeprefix("torch.")
-        self.identity = f"{re.sub(r'[^a-z0-9.]+', '-', source.name.lower())}-{source.sha256[:12]}-{dtype}"
+        self.identity = f"{re.sub(r'[^a-z0-9.]+', '-', source.name.lower())}-{content[:12]}-{dtype}"
         self.tokens_per_batch = tokens_per_batch or TOKENS_PER_BATCH[model.device.type != "cpu"]
 
     @classmethod
@@ -54,23 +55,12 @@ class TransformersModel:
             dtype: "bfloat16" or "float32"; without, the faster of the two on this machine. It is part of the model's
                 identity, so that replies and features of different precision are never mixed.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or faster_precision(device)
         folder, source = model_folder(name)
         if trust_remote_code:
-            source = _with_code(folder, source)
-        hook = logging.set_tqdm_hook(lambda _, items, options: progress(*items, **{"delay": 1.0} | options))
-        try:
-            with refused_in_a_sentence(name):
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-                model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True
-                )
-        finally:
-            logging.set_tqdm_hook(hook)
+            source = with_code(folder, source)
+        model, tokenizer = load_whole(name, folder, getattr(torch, dtype), trust_remote_code)
         return cls(model.to(device), tokenizer, source)
 
     @property
@@ -98,38 +88,49 @@ class TransformersModel:
         return self._generate(requests)
 
     def _length(self, request: Request) -> int:
-        """Tokens of the prompt, or of all options together when each is padded to the longest, if these are more."""
-        options = [len(ids) for ids in self._option_ids(request)]
-        return max(len(self._prompt_ids(request.prompt)), len(options) * max(options, default=0))
+        """Tokens of the prompt, or of all options together when each is padded to the longest, if these are more.
 
-    def _prompt_ids(self, prompt: str | Chat) -> list[int]:
-        begun = "" if isinstance(prompt, str) or prompt[-1][0] != "assistant" else prompt[-1][1]  # of the reply
-        text = prompt if isinstance(prompt, str) else self._render(prompt[:-1] if begun else prompt) + begun
-        # A template writes the special tokens itself; other text gets the tokenizer's.
-        plain = isinstance(prompt, str) or self.tokenizer.chat_template is None
-        ids = list(self.tokenizer(text, add_special_tokens=plain, verbose=False).input_ids)
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit and len(ids) > limit:
-            what = f"A prompt of {len(ids):,} tokens is longer than the {limit:,} that {self.source.name} can read"
-            raise ValueError(f"{what}: take the question out, or another model ({text[:60]!r} ...).")
+        Raises:
+            ValueError: if the prompt and what is to be written are longer than the model can read.
+        """
+        if not request.options:
+            return len(self._prompt_ids(request.prompt, request.max_new_tokens))
+        prompt, options = self._scored_ids(request)
+        lengths = [len(ids) for ids in options]
+        return max(len(prompt), len(lengths) * max(lengths))
+
+    def _prompt_ids(self, prompt: str | Chat, num_more: int = 0) -> list[int]:
+        """A prompt's tokens, to which so many more are to be added."""
+        text, plain = self._text(prompt)
+        ids = self._encode([text], plain)[0]
+        self._check_length(len(ids), num_more, text)
         return ids
 
+    def _text(self, prompt: str | Chat) -> tuple[str, bool]:
+        """A prompt as text, and whether the tokenizer adds its special tokens: a template writes them itself."""
+        begun = "" if isinstance(prompt, str) or prompt[-1][0] != "assistant" else prompt[-1][1]  # of the reply
+        text = prompt if isinstance(prompt, str) else self._render(prompt[:-1] if begun else prompt) + begun
+        return text, isinstance(prompt, str) or self.tokenizer.chat_template is None
+
+    def _encode(self, texts: list[str], plain: bool) -> list[list[int]]:
+        rows = self.tokenizer(texts, add_special_tokens=plain, verbose=False).input_ids
+        return [list(row[:-1] if plain and self._adds_end else row) for row in rows]
+
+    @cached_property
+    def _adds_end(self) -> bool:
+        return adds_end(self.tokenizer)
+
+    def _check_length(self, num_read: int, num_more: int, text: str) -> None:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and limit > 0 and num_read + num_more > limit:
+            more = f", and {num_more:,} that are to follow," if num_more else ""
+            what = (
+                f"A prompt of {num_read:,} tokens{more} is longer than the {limit:,} that {self.source.name} can read"
+            )
+            raise ValueError(f"{what}: take the question out, or another model ({text[:60]!r} ...).")
+
     def _render(self, chat: Chat) -> str:
-        if self.tokenizer.chat_template is None:
-            return "\n\n".join(content for _, content in chat) + "\n\n"
-        messages = [{"role": role, "content": content} for role, content in chat]
-        begins_with_system = chat[0][0] == "system"
-        try:
-            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except TemplateError:
-            if not begins_with_system:
-                raise
-            text = ""
-        # A template without a system role raises its own error, or leaves the message out without a word.
-        if begins_with_system and chat[0][1].strip() not in text:
-            (_, system), (_, user), *rest = chat
-            return self._render((("user", f"{system}\n\n{user}"), *rest))
-        return text
+        return ChatTemplate(self.tokenizer).render(chat)
 
     @cached_property
     def end_tokens(self) -> list[int]:
@@ -145,7 +146,24 @@ class TransformersModel:
         return sorted(ids)
 
     def _option_ids(self, request: Request) -> list[list[int]]:
-        return [list(self.tokenizer(o, add_special_tokens=False).input_ids) for o in request.options]
+        return self._scored_ids(request)[1] if request.options else []
+
+    def _scored_ids(self, request: Request) -> tuple[list[int], list[list[int]]]:
+        """The prompt's tokens, and for each option those that the text of both has beyond them.
+
+        What is scored is what stands in the text. Where the prompt's last tokens merge with an option's first ones, all
+        options are scored from the first token that is not in every text.
+        """
+        text, plain = self._text(request.prompt)
+        prompt, *joint = self._encode([text, *(text + option for option in request.options)], plain)
+        common = min(len(prompt), *(len(ids) - 1 for ids in joint))
+        while any(ids[:common] != prompt[:common] for ids in joint):
+            common -= 1
+        if common < 1:
+            raise ValueError(f"An option after {text[:60]!r} has no tokens of its own: give the prompt a text.")
+        options = [ids[common:] for ids in joint]
+        self._check_length(len(prompt), max(map(len, options)), text)
+        return prompt[:common], options
 
     def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Input ids and attention mask, both [B, L]."""
@@ -155,8 +173,10 @@ class TransformersModel:
 
     def _score(self, requests: Sequence[Request]) -> list[Reply]:
         """Log-probability of every option; the prompt is computed once and its keys and values are shared."""
-        prompts = [self._prompt_ids(request.prompt) for request in requests]
-        options = [self._option_ids(request) for request in requests]
+        if not self._has_cache:
+            return [self._score_without_cache(request) for request in requests]
+        scored = [self._scored_ids(request) for request in requests]
+        prompts, options = [prompt for prompt, _ in scored], [group for _, group in scored]
         ids, mask = self._left_padded(prompts)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         # An index tensor, not the number 1: on a strided slice PyTorch would copy the output matrix for every row.
@@ -177,6 +197,26 @@ class TransformersModel:
             replies.append(Reply(None, tuple(scores.tolist()), tokens, len(prompt), sum(tokens)))
         return replies
 
+    @cached_property
+    def _has_cache(self) -> bool:
+        """Whether the model remembers a prompt as keys and values, which can be padded, reordered and shared."""
+        if not getattr(self.model, "_is_stateful", False):
+            return True
+        first = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+        cache = getattr(self.model(first, use_cache=True), "past_key_values", None)
+        return hasattr(cache, "reorder_cache")
+
+    def _score_without_cache(self, request: Request) -> Reply:
+        """Every option in a forward of its own, without padding: right for models that read step by step."""
+        prompt, options = self._scored_ids(request)
+        totals = []
+        for option in options:
+            ids = torch.tensor([prompt + option], device=self.model.device)
+            log_probs = self.model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+            totals.append(log_probs.gather(1, ids[0, len(prompt) :, None]).sum().item())
+        tokens = tuple(map(len, options))
+        return Reply(None, tuple(totals), tokens, len(prompt), sum(tokens))
+
     def _score_rest(self, cache: Any, mask: Tensor, flat: list[Tensor], owner: Tensor) -> Tensor:
         """Log-probability of each option's second to last token, given the prompts' cache: [sum of options]."""
         cache.reorder_cache(owner)
@@ -195,6 +235,8 @@ class TransformersModel:
         return ((chosen - logits.float().logsumexp(-1)) * valid[:, 1:]).sum(1)
 
     def _generate(self, requests: Sequence[Request]) -> list[Reply]:
+        if len(requests) > 1 and not self._has_cache:
+            return [reply for request in requests for reply in self._generate([request])]
         prompts = [self._prompt_ids(request.prompt) for request in requests]
         ids, mask = self._left_padded(prompts)
         drawn: dict[str, Any] = {}
@@ -236,45 +278,6 @@ class TransformersModel:
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The model's reading of one batch of texts, one [B, H] float32 tensor for each of `READOUTS`."""
         return read_out(self.model.base_model, token_ids(self.tokenizer, texts).to(self.model.device))
-
-
-@cache
-def faster_precision(device: str) -> str:
-    """The precision in which a language model computes unless another is asked for: "bfloat16" or "float32".
-
-    A processor without instructions for bfloat16 emulates them, and is then five to ten times slower than in single
-    precision. Two small matrix products tell, once a process; half as fast is still no reason to take twice the memory.
-    """
-    if device != "cpu":
-        return "bfloat16"
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        left, right = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        left @ right  # the first product of a kind also sets up its kernel
-        seconds[dtype] = min(timeit.repeat(partial(torch.matmul, left, right), number=1, repeat=5))
-    return "float32" if 2 * seconds[torch.float32] < seconds[torch.bfloat16] else "bfloat16"
-
-
-@contextmanager
-def refused_in_a_sentence(name: str) -> Iterator[None]:
-    """Where the library refuses to run a model's own code, it says so over several lines; here it is one."""
-    try:
-        yield
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise ValueError(
-            f"{name} comes with code of its own, which is not run unasked: read it, then set trust_remote_code to "
-            "true, or choose a model that transformers knows."
-        ) from None
-
-
-def _with_code(folder: str, source: Source) -> Source:
-    """Fetch a model's own code beside its weights; the source with a hash over both."""
-    if source.kind == "hub":
-        hub_snapshot(source.name, [*MODEL_FILES, "*.py"], source.revision)
-    code = {file.name: file_sha256(file) for file in Path(folder).glob("*.py")}
-    return replace(source, sha256=combined_sha256({"weights": source.sha256} | code)) if code else source
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dynagent.artefacts.downloads import write_file, writing
 from dynagent.artefacts.sources import cache_dir, computed_by
-from dynagent.llm.base import check_finite
+from dynagent.llm.base import Readable, check_finite
 from dynagent.llm.local import READOUTS, TransformersModel
 from dynagent.progress import progress
 
@@ -51,7 +51,7 @@ class QuestionReader:
         """By alias, hub id or folder, as in `dynagent.llm.load.load_llm`."""
         return cls(TransformersModel.load(name, **options))
 
-    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
+    def read(self, questions: Sequence[Readable], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32.
 
         Args:
@@ -69,7 +69,7 @@ class QuestionReader:
                 self._complete(list(distinct), list(distinct.values()))
         return torch.stack([self._known[key][column] for key in keys])
 
-    def _complete(self, keys: list[str], questions: list[Any]) -> None:
+    def _complete(self, keys: list[str], questions: list[Readable]) -> None:
         """Run every batch that lacks a text, and save it in a file of its own until all are in the one file."""
         folder = self.path.with_suffix(".batches")
         self._known = _load(self.path)
@@ -117,7 +117,7 @@ class RecordedReader:
         """The features in a file by question id, [3, H] each."""
         return _load(path)
 
-    def read(self, questions: Sequence[Any], readout: str = "mean_hidden") -> Tensor:
+    def read(self, questions: Sequence[Readable], readout: str = "mean_hidden") -> Tensor:
         """Features of the questions: [B, H] float32; see `QuestionReader.read`."""
         column = _column(readout)
         missing = [question.id for question in questions if question.id not in self._known]
@@ -129,7 +129,7 @@ class RecordedReader:
         return torch.stack([self._known[question.id][column] for question in questions]).float()
 
 
-def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path) -> Path:
+def save_features(reader: QuestionReader, questions: Sequence[Readable], folder: Path) -> Path:
     """Record the features of the questions in half precision, all readouts, for a `RecordedReader`."""
     stacked = torch.stack([reader.read(questions, readout) for readout in READOUTS], 1)  # [n, 3, H]
     path = folder / f"{reader.identity}.safetensors"
@@ -137,7 +137,7 @@ def save_features(reader: QuestionReader, questions: Sequence[Any], folder: Path
     return path
 
 
-def _key(question: Any) -> str:
+def _key(question: Readable) -> str:
     """By what is read: the same question in another wording is another text."""
     return hashlib.sha256(question.render().encode()).hexdigest()[:32]
 

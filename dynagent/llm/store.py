@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,15 @@ from dynagent.artefacts.sources import cache_dir, computed_by
 from dynagent.llm.base import ChatModel, Reply, Request, check_finite
 from dynagent.llm.budget import Budget
 from dynagent.progress import progress
+
+log = logging.getLogger(__name__)
+
+MOST_REFUSED = 0.05  # of the calls
+FEW = 20  # calls, of which one that is refused is no reason to stop
+
+
+class RefusedTooOftenError(ValueError):
+    """A content filter refuses too many questions for the answers to say something about the team."""
 
 
 @dataclass
@@ -55,12 +66,16 @@ class _Replies:
     def usage_of_run(self) -> dict[str, int]:
         """Calls asked for, distinct ones, and of these the written replies and the tokens, wherever they came from."""
         replies = [self._replies[key] for key in self._asked if key in self._replies]
+        refused = sum(reply.is_refused for reply in replies)
+        cut_off = sum(reply.is_cut_off for reply in replies)
         return {
             "calls": self.usage.calls,
             "distinct_calls": len(replies),
             "written": sum(reply.text is not None for reply in replies),
             "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
             "completion_tokens": sum(reply.completion_tokens for reply in replies),
+            **({"refused": refused} if refused else {}),
+            **({"cut_off": cut_off} if cut_off else {}),
         }
 
 
@@ -75,25 +90,81 @@ class Recorded(_Replies):
         model: the model behind the record.
         path: the file; by default one for each model identity and versions of the packages, in the cache folder.
         budget: of the tokens that may be paid for, perhaps shared with other models.
+        ask_again: leave the replies that are there aside, and begin a new file: the model has changed and its name has
+            not. Of several processes the first one moves the file.
+        request_changes: fields of every request that are other than the agents set them.
+
+    Raises:
+        RefusedTooOftenError: from `reply`, if a filter refuses more than `MOST_REFUSED` of what is asked.
     """
 
-    def __init__(self, model: ChatModel, path: Path | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        path: Path | None = None,
+        budget: Budget | None = None,
+        ask_again: bool = False,
+        request_changes: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.budget = budget or Budget()
         self.identity = model.identity
         self.path = path or cache_dir() / "calls" / computed_by() / f"{model.identity}.jsonl"
+        self._request_changes = dict(request_changes or {})
+        self._warned = False
         self._end = 0  # of what was read of the file, in bytes
-        self._read_on()
+        if not ask_again:
+            self._read_on()
+        elif os.environ.get("RANK", "0") == "0":  # the others read when they first need something
+            _lay_aside(self.path)
+
+    @property
+    def num_on_record(self) -> int:
+        """Replies that this process has read or written."""
+        return len(self._replies)
 
     def reply(self, requests: Sequence[Request], desc: str = "asking the agents") -> list[Reply]:
         """Replies in the order of the requests; equal requests are one call."""
+        requests = self._changed(requests)
         keys = [request.key(self.identity) for request in requests]
         distinct = dict(zip(keys, requests, strict=True))
         self._count(keys, set(distinct))
         if any(key not in self._replies for key in distinct):
-            self.complete(self.missing(requests), desc)
+            self.complete(self._missing(requests), desc)
+        self._check_refused()
+        self._warn_of_empty_replies()
         return [self._replies[key] for key in keys]
+
+    def _changed(self, requests: Sequence[Request]) -> Sequence[Request]:
+        return (
+            [replace(request, **self._request_changes) for request in requests] if self._request_changes else requests
+        )
+
+    def _check_refused(self) -> None:
+        """Refuse to go on where a filter refuses too much of what was asked so far."""
+        replies = [self._replies[key] for key in self._asked if key in self._replies]
+        refused = sum(reply.is_refused for reply in replies)
+        if refused > MOST_REFUSED * max(len(replies), FEW):
+            raise RefusedTooOftenError(
+                f"A content filter refused {refused:,} of {len(replies):,} calls to {self.identity}, and a run stops "
+                f"at more than {MOST_REFUSED:.0%}: take these questions out, or use another model (the replies are in "
+                f"{self.path})."
+            )
+
+    def _warn_of_empty_replies(self) -> None:
+        """Say once that replies end before they say anything, and what to do."""
+        if self._warned:
+            return
+        replies = [self._replies[key] for key in self._asked if key in self._replies]
+        empty = sum(reply.is_cut_off and not (reply.text or "").strip() for reply in replies)
+        if empty > MOST_REFUSED * max(len(replies), FEW):
+            self._warned = True
+            log.warning(
+                "%s of %s replies of %s are cut off before an answer (finish_reason length, no text): the model thinks "
+                "first. Set max_new_tokens higher, or switch its thoughts off with request_options, such as "
+                '{"chat_template_kwargs": {"enable_thinking": false}}.', empty, len(replies), self.identity,
+            )  # fmt: skip
 
     def _read_on(self) -> None:
         """Take in what the file has gained, perhaps from another process; a key's first line counts."""
@@ -103,6 +174,9 @@ class Recorded(_Replies):
 
     def missing(self, requests: Sequence[Request]) -> list[dict[str, Request]]:
         """The batches that have to be run for these requests: those in which any reply is not on record, by key."""
+        return self._missing(self._changed(requests))
+
+    def _missing(self, requests: Sequence[Request]) -> list[dict[str, Request]]:
         self._read_on()
         distinct = {request.key(self.identity): request for request in requests}
         if self._replies.keys() >= distinct.keys():
@@ -173,6 +247,16 @@ def _read(path: Path, start: int = 0) -> tuple[list[_Line], int]:
                 raise ValueError(f"{path} has a line that is no reply, at byte {start}: take it out.") from None
             start += len(text)
     return lines, start
+
+
+def _lay_aside(path: Path) -> None:
+    """Give a record another name, under which it stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            aside = path.with_name(f"{path.stem}.until-{datetime.now():%Y%m%d-%H%M%S-%f}.jsonl")
+            path.rename(aside)
+            log.warning("All calls are made anew; the replies so far are in %s.", aside)
 
 
 def _append(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from dynagent.graph import AgentGraph, Node
 from dynagent.policies.base import logit, team_of
 from dynagent.policies.edge import EdgePolicy
+from dynagent.team.protocols import Described
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Description:
     @classmethod
     def of(cls, node: Node) -> Description:
         """The node's own `description`, or its name."""
-        return cls(getattr(node.operation, "description", None) or f"{node.name}, a member of a team of agents.")
+        if isinstance(node.operation, Described) and node.operation.description:
+            return cls(node.operation.description)
+        return cls(f"{node.name}, a member of a team of agents.")
 
     @property
     def id(self) -> str:
@@ -83,7 +85,7 @@ class AgentAwarePolicy(EdgePolicy):
 
     def _read_pairs(self, graph: AgentGraph) -> Tensor:
         """The edge LLM's readings of the descriptions of an edge's two nodes: [E, 2 H]."""
-        descriptions: Sequence[Any] = [Description.of(node) for node in graph.nodes]
+        descriptions = [Description.of(node) for node in graph.nodes]
         return self.encode(descriptions)[graph.potential_edges].flatten(1)
 
     def _describe(self, graph: AgentGraph) -> Tensor:

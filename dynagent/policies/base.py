@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
-from dynagent.llm.base import check_finite
+from dynagent.llm.base import Readable, check_finite
 
 CARD = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")  # a template, for saved policies
 
@@ -28,10 +28,10 @@ class LearningRates(Protocol):
     def learning_rate(self) -> float: ...
 
     @property
-    def bias_speed(self) -> float: ...
+    def backbone_learning_rate(self) -> float: ...
 
     @property
-    def backbone_learning_rate(self) -> float: ...
+    def bias_speed(self) -> float: ...
 
 
 class Policy(
@@ -46,18 +46,18 @@ class Policy(
 
     _hub_mixin_config: dict[str, Any] | None  # what is saved as config.json: the constructor's arguments
 
-    def encode(self, questions: Sequence[Any]) -> Tensor:
+    def encode(self, questions: Sequence[Readable]) -> Tensor:
         """Features of the questions: [B, H]."""
         raise NotImplementedError
 
     def fit_standardization(self, features: Tensor) -> None:
         """Adapt to the training questions' features, [n, H], before training; by default, not at all."""
 
-    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: LearningRates) -> list[dict[str, Any]]:
         """What is trained, in groups of parameters with their learning rate, as an optimiser takes them."""
-        return [{"params": list(self.parameters()), "lr": config.learning_rate}]
+        return [{"params": list(self.parameters()), "lr": rates.learning_rate}]
 
-    def edge_logits_of(self, questions: Sequence[Any]) -> Tensor:
+    def edge_logits_of(self, questions: Sequence[Readable]) -> Tensor:
         """Edge logits of the questions, without gradient, on the CPU: [B, E]."""
         with torch.no_grad():
             logits: Tensor = self(self.encode(questions).to(next(self.parameters()).device))
@@ -89,8 +89,10 @@ class Policy(
         pairs = list(zip_longest(self.about.get("team") or team, team, fillvalue="missing"))
         differ = [f"agent {i} was {was} and is {now}" for i, (was, now) in enumerate(pairs, 1) if was != now]
         if differ:
-            told = f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ."
-            warnings.warn(told, stacklevel=3)
+            warnings.warn(
+                f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ.",
+                stacklevel=3,
+            )
 
     def generate_model_card(self, *arguments: Any, **values: Any) -> Any:
         """The card in a saved policy's folder: the class that loads it, its team, and what its record says."""
@@ -116,8 +118,8 @@ class Policy(
 
 def team_of(graph: AgentGraph) -> list[str]:
     """Each agent in order, by its name, its group and the identity of its language model, if it has one."""
-    agents = [(node, getattr(getattr(node.operation, "llm", None), "identity", "none")) for node in graph.nodes[:-1]]
-    return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in agents]
+    identities = [operation.llm.identity if operation.llm is not None else "none" for operation in graph.operations]
+    return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in zip(graph.nodes, identities, strict=False)]
 
 
 def initial_probability(graph: AgentGraph) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
+from dynagent.llm.base import Readable
 from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.policies.base import LearningRates, Policy, initial_probability, logit, team_of
 
@@ -23,8 +24,7 @@ class EdgePolicy(Policy):
     hidden states and PyTorch's random initialisation.
 
     W has one row for each edge of its team; `dynagent.policies.agent_aware` makes that row from a description of the
-    edge's
-    two agents instead.
+    edge's two agents instead.
 
     `save_pretrained(folder)` writes the head, the statistics and the backbone's identity, never the backbone;
     `EdgePolicy.from_pretrained(folder)` gives the policy back and loads the backbone when it first reads.
@@ -91,7 +91,7 @@ class EdgePolicy(Policy):
         policy.reader = reader
         return policy
 
-    def encode(self, questions: Sequence[Any]) -> Tensor:
+    def encode(self, questions: Sequence[Readable]) -> Tensor:
         """The backbone's features, [B, H]; every question is read once and then remembered."""
         return self.open_reader().read(questions, self.readout)
 
@@ -113,11 +113,11 @@ class EdgePolicy(Policy):
             )
         return self.reader
 
-    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: LearningRates) -> list[dict[str, Any]]:
         """The weights, and the bias at `bias_speed` times their learning rate."""
         return [
-            {"params": [self.head.weight], "lr": config.learning_rate},
-            {"params": [self.head.bias], "lr": config.learning_rate * config.bias_speed},
+            {"params": [self.head.weight], "lr": rates.learning_rate},
+            {"params": [self.head.bias], "lr": rates.learning_rate * rates.bias_speed},
         ]
 
     def fit_standardization(self, features: Tensor) -> None:

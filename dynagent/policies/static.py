@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
+from dynagent.llm.base import Readable
 from dynagent.policies.base import Policy, initial_probability, logit, team_of
 
 
@@ -25,7 +26,7 @@ class StaticEdgePolicy(Policy):
         probability = initial_probability(graph) if probability is None else probability
         return cls(graph.num_edges, probability, {"team": team_of(graph)})
 
-    def encode(self, questions: Sequence[Any]) -> Tensor:
+    def encode(self, questions: Sequence[Readable]) -> Tensor:
         """A static policy reads nothing: [B, 0]."""
         return torch.zeros(len(questions), 0)
 

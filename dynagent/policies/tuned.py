@@ -13,13 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynagent.graph import AgentGraph
+from dynagent.llm.base import Readable
 from dynagent.llm.local import PADDING, batches_of_similar_length, read_out, token_ids
 from dynagent.llm.reading import QuestionReader, RecordedReader
 from dynagent.policies.base import LearningRates
 from dynagent.policies.edge import EdgePolicy
 from dynagent.progress import progress
 
-TOKENS_PER_BATCH = (256, 8192)  # after padding; on a CPU, where padding costs as much as text, and on accelerators
+# After padding, which costs as much as text on a CPU.
+TOKENS_PER_BATCH_ON_CPU = 256
+TOKENS_PER_BATCH = 8192  # on an accelerator
 
 
 class TunedEdgePolicy(EdgePolicy):
@@ -83,7 +86,7 @@ class TunedEdgePolicy(EdgePolicy):
         policy.reader = None if isinstance(backbone, str) else reader
         return policy
 
-    def encode(self, questions: Sequence[Any]) -> Tensor:
+    def encode(self, questions: Sequence[Readable]) -> Tensor:
         """Token ids of the questions, padded on the right with `PADDING`: [B, L] long."""
         return token_ids(self.tokenizer, [question.render() for question in questions])
 
@@ -104,16 +107,17 @@ class TunedEdgePolicy(EdgePolicy):
         """
         device = self.feature_mean.device
         lengths = (ids != PADDING).sum(1).tolist()
-        batches = batches_of_similar_length(lengths, TOKENS_PER_BATCH[device.type != "cpu"])
+        most_tokens = TOKENS_PER_BATCH_ON_CPU if device.type == "cpu" else TOKENS_PER_BATCH
+        batches = batches_of_similar_length(lengths, most_tokens)
         cut = [ids[batch, : lengths[batch[0]]].to(device, non_blocking=True) for batch in batches]
         places = torch.tensor([i for batch in batches for i in batch]).argsort().to(device, non_blocking=True)
         shown = progress(cut, desc="reading questions", unit="batch", disable=len(cut) < 4)
         return torch.cat([read_out(self.language_model, some)[self.readout] for some in shown])[places]
 
-    def parameter_groups(self, config: LearningRates) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: LearningRates) -> list[dict[str, Any]]:
         """The head at `learning_rate`, what is trained of the language model at `backbone_learning_rate`."""
         trained = [parameter for parameter in self.language_model.parameters() if parameter.requires_grad]
-        return [*super().parameter_groups(config), {"params": trained, "lr": config.backbone_learning_rate}]
+        return [*super().parameter_groups(rates), {"params": trained, "lr": rates.backbone_learning_rate}]
 
     def train(self, mode: bool = True) -> Self:
         """As for every module, but the language model stays in evaluation mode: no dropout."""

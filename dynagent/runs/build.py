@@ -45,6 +45,7 @@ HEADS: dict[str, type[EdgePolicy]] = {"per_edge": EdgePolicy, "agent_aware": Age
 LOADED_BY = (
     "dataset", "data_source", "cmmlu_source", "recordings", "train_split", "eval_split", "train_limit", "eval_limit",
     "edge_llm", "agent_llm", "second_agent_llm", "concurrency", "token_budget",
+    "max_new_tokens", "request_options",
 )  # fmt: skip
 
 
@@ -126,6 +127,8 @@ def load_agent_llm(config: RunConfig, name: str, budget: Budget | None = None) -
     if config.data_source == "recordings":
         return RecordedAnswers(recorded_file(resolve_path(config.recordings), "agent", name))
     shared: dict[str, Any] = {"concurrency": config.concurrency, "budget": budget}
+    shared |= {"max_new_tokens": config.max_new_tokens, "request_options": config.request_options}
+    shared["ask_again"] = config.ask_again
     return load_llm(_folder_or_name(name), trust_remote_code=config.trust_remote_code, **shared)
 
 

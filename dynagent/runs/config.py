@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from dynagent.learning.config import TrainConfig
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.endpoints import endpoint, is_served
 from dynagent.llm.local import Readout
 from dynagent.parameters import Count, CountOrZero, EdgeProbability, Positive
 from dynagent.runs.presets import PRESETS
 
-WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget", "log_with")
+WITHOUT_EFFECT = ("output_dir", "resume", "concurrency", "token_budget", "ask_again", "log_with")
+LATER = ("max_new_tokens", "request_options")  # parameters that older runs did not have: no part of one without them
 Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+
+RequestOptions = Annotated[dict[str, Any], Field(description='a mapping, such as {"reasoning_effort": "low"}')]
 
 
 class RunConfig(TrainConfig):
@@ -40,6 +44,10 @@ class RunConfig(TrainConfig):
         concurrency: calls under way at a time, at a server.
         token_budget: tokens that the agents' language models may read and write in one start of the run, in each of
             its processes; what is on record costs nothing. The run stops before the call that might go past it.
+        max_new_tokens: bound of written replies in tokens, a model's thoughts included; without, the agents' own.
+        request_options: more of what a server is asked, such as {"chat_template_kwargs": {"enable_thinking": false}}.
+        ask_again: ask a model anew whose replies are on record, since it has changed under its name; the old ones are
+            laid aside. Not part of what the run is, and to be set for one start alone.
         trust_remote_code: run the code that a model brings along; without, such a model is refused.
         agent_mode, temperature: see `dynagent.team.agents`.
         communicate: agents read the answers of their predecessors, and in agent_mode "text" the reasons that they give
@@ -59,7 +67,7 @@ class RunConfig(TrainConfig):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     bias_speed: Positive = 3.0  # agents on real, small language models are hard to tell apart
-    preset: Literal["smoke", "laptop", "paper"] = "laptop"
+    preset: Literal["smoke", "laptop", "replay", "paper"] = "laptop"
     dataset: Literal["mmlu", "cmmlu", "mixed", "sample"] = "mmlu"
     data_source: str = "package"
     cmmlu_source: str = "hub"
@@ -78,6 +86,9 @@ class RunConfig(TrainConfig):
     second_agent_llm: str | None = None
     concurrency: Count = 8
     token_budget: Count | None = None
+    max_new_tokens: Count | None = None
+    request_options: RequestOptions | None = None
+    ask_again: bool = False
     trust_remote_code: bool = False
     agent_mode: Literal["options", "letter", "text"] = "options"
     temperature: Positive = 0.2
@@ -116,13 +127,15 @@ class RunConfig(TrainConfig):
             raise ValueError(
                 "communicate needs a prompt with a place for messages: set agent_mode to 'text' or 'letter'."
             )
-        if self.communicate and self.estimator in ("exact", "local_expectation"):
+        if self.communicate and not OBJECTIVES[self.estimator].takes_readers:
             raise ValueError(
                 f"communicate makes edges between agents matter, which the estimator {self.estimator!r} does not see: "
                 "set estimator to 'leave_one_out'."
             )
         for name in filter(is_served, self.agent_llms):
             endpoint(name)
+        if self.request_options and not all(map(is_served, self.agent_llms)):
+            raise ValueError("request_options are for models behind a server: leave them out, or name such a model.")
         if is_served(self.edge_llm):
             raise ValueError("edge_llm is read from inside, and a server shows only replies: name a local model.")
         if (self.team == "two_models") != (self.second_agent_llm not in (None, self.agent_llm)):
@@ -139,13 +152,14 @@ class RunConfig(TrainConfig):
 
     def identity(self) -> dict[str, Any]:
         """The parameters that say what the run is: without those that change no number of it."""
-        return {name: value for name, value in self.to_dict().items() if name not in WITHOUT_EFFECT}
+        parameters = {name: value for name, value in self.to_dict().items() if name not in WITHOUT_EFFECT}
+        return {name: value for name, value in parameters.items() if value is not None or name not in LATER}
 
     def papermill_command(self) -> str:
         """What runs the main notebook with these parameters: those are named that the preset does not give."""
         preset = RunConfig.from_parameters({"preset": self.preset}).to_dict()
         changed = {name: value for name, value in self.to_dict().items() if value != preset[name] or name == "dataset"}
-        if self.preset != "laptop":
+        if self.preset != "replay":  # the notebook's own
             changed = {"preset": self.preset} | changed
         options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in changed.items())
         return f"papermill notebooks/train.ipynb out.ipynb {options}"

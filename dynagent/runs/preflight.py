@@ -18,10 +18,11 @@ from accelerate import init_empty_weights
 
 from dynagent.artefacts.sources import PINNED, hub_snapshot, model_folder
 from dynagent.execution.runner import Runner, used_llms
-from dynagent.learning.loop import training_plan
+from dynagent.learning.order import training_plan
 from dynagent.llm.base import Request
 from dynagent.llm.endpoints import is_served
-from dynagent.llm.local import TOKENS_PER_BATCH, refused_in_a_sentence
+from dynagent.llm.loading import refused_in_a_sentence
+from dynagent.llm.local import TOKENS_PER_BATCH
 from dynagent.llm.store import Recorded
 from dynagent.runs.build import build_graph, load_split_questions
 from dynagent.runs.config import RunConfig
@@ -45,6 +46,7 @@ class Costs(NamedTuple):
         missing: of them not on record.
         tokens, seconds: that the missing ones take.
         most_more: at most as many more calls of agents that have heard others.
+        on_record: files of a server's replies from before, and how many each has.
     """
 
     calls: int
@@ -52,11 +54,14 @@ class Costs(NamedTuple):
     tokens: float
     seconds: float
     most_more: int
+    on_record: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         calls = f"{self.calls:,} different calls of the agents, {self.missing:,} of them not on record"
         more = f", and at most {self.most_more:,} calls of agents that have heard others" if self.most_more else ""
-        return f"{calls}: about {self.tokens:,.0f} tokens and {self.seconds / 60:,.1f} minutes{more}"
+        costs = f"{calls}: about {self.tokens:,.0f} tokens and {self.seconds / 60:,.1f} minutes{more}"
+        before = "; ".join(self.on_record)
+        return f"{costs}\n{before}: ask_again asks for them anew, should the server have changed" if before else costs
 
 
 def estimate(experiment: Experiment) -> Costs:
@@ -70,6 +75,11 @@ def estimate(experiment: Experiment) -> Costs:
     """
     config, runner, questions = experiment.config, experiment.runner, experiment.train_questions
     readers = sum(agent.reads for agent in runner.graph.team)
+    on_record = tuple(
+        f"{llm.num_on_record:,} replies from before are in {llm.path}"
+        for llm in used_llms(runner.graph)
+        if isinstance(llm, Recorded) and llm.num_on_record and llm.model.identity.endswith("-served")
+    )
     if any(map(is_served, config.agent_llms)):
         runner.prepare(questions[:1])  # whether a server's replies can be used is known after the first
     calls, missing, tokens, seconds = 0, 0, 0.0, 0.0
@@ -91,7 +101,7 @@ def estimate(experiment: Experiment) -> Costs:
             missing += sum(map(len, batches))
     trained = training_plan(len(questions), config)[1].numel() * (config.graphs_per_question + 1)
     graphs = 2 * trained + len(experiment.eval_questions) * (EVALUATED + len(runner.graph.team))
-    return Costs(calls, missing, tokens, seconds, readers * graphs)
+    return Costs(calls, missing, tokens, seconds, readers * graphs, on_record)
 
 
 def planned_calls(config: RunConfig, runner: Runner, *questions: Questions) -> list[tuple[Any, ...]]:

@@ -7,6 +7,13 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"train_limit": 64, "eval_limit": 64, "num_iterations": 30},
     "laptop": {},
+    "replay": {
+        "data_source": "recordings",
+        "team": "specialists",
+        "adversary": "colluding",
+        "agent_llm": "qwen2.5-coder-1.5b-instruct",
+        "agent_mode": "letter",
+    },
     "paper": {
         "data_source": "hub",
         "train_split": "dev",

@@ -34,6 +34,7 @@ from dynagent.evaluation.statistics import Estimate
 from dynagent.runs import provenance
 from dynagent.runs.paths import readable, resolve_path
 from dynagent.runs.values import plain_values, rows_as_lines, with_estimates
+from dynagent.team.replies import CUT_OFF_ADVICE
 
 if TYPE_CHECKING:
     from dynagent.runs.config import RunConfig
@@ -323,4 +324,6 @@ def summary(folder: Path) -> str:
         lines.append(f"  {name:42} {accuracy.mean:.3f}  [{interval}]")
     if answers := record.metrics.get("answers"):
         lines += ["", "answers of the agents: " + ", ".join(f"{count:,} {kind}" for kind, count in answers.items())]
+        if "cut off" in answers:
+            lines.append(f"  {answers['cut off']:,} replies {CUT_OFF_ADVICE}")
     return "\n".join(lines) + "\n"

@@ -118,10 +118,11 @@ def decoding(config: RunConfig) -> dict[str, Any]:
     Letters are written where a server gives no log-probabilities: the usage says how many replies were.
     """
     served = any(map(is_served, config.agent_llms))
+    most_tokens = config.max_new_tokens or Request.max_new_tokens
     if config.agent_mode == "text":
-        drawn = {"temperature": config.temperature, "max_new_tokens": Request.max_new_tokens, **SAMPLING}
+        drawn = {"temperature": config.temperature, "max_new_tokens": most_tokens, **SAMPLING}
         return drawn | ({"top_k": "the server's"} if served else {})
-    return {"temperature": 0.0, "max_new_tokens": Request.max_new_tokens} if served else {}
+    return {"temperature": 0.0, "max_new_tokens": most_tokens} if served else {}
 
 
 def edge_llm_usage(experiment: Experiment) -> dict[str, Any]:

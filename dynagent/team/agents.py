@@ -1,24 +1,17 @@
 """Agents: from a question and messages to a request, from a reply to an answer.
 
-An agent is any object with
+An agent is any object with the members of `dynagent.team.protocols.Agent`, with a language model also the method
+`request`. If it is known on which questions it means to answer rightly, `tells_truth(question)` says so; else a group
+"truthful" does. The classes below are such agents.
 
-- `name` and `group`, for figures and tables;
-- `llm`, from `dynagent.llm.load.load_llm`, or None for an agent that needs none;
-- `reads`, whether it is told what its predecessors said;
-- `request(question, messages, sample)`, which gives the `Request` to its language model (not without one);
-- `answer(question, reply, draw)`, which gives the index of the chosen option, or a negative number for no answer. The
-  reply is None without a language model; `draw` is uniform in [0, 1), the agent's own luck on this question;
-- if that is known, `tells_truth(question)`: whether it means to answer rightly. Else a group "truthful" says so.
-
-The classes below are such agents.
-
-Every agent answers a multiple-choice question with the index of an option, or not at all (`UNPARSABLE`).
+Every agent answers a multiple-choice question with the index of an option, or not at all (a negative number).
 With `mode` an agent chooses how its language model is asked:
 
 - "options": the likelihood of each option's text after the question, per token. It is the default, since it
   works for small models that cannot name letters.
 - "letter": the likelihood of the letters A, B, C, D as the first token of the reply.
-- "text": a written reply, from which a letter is parsed; of an agent that reads, also a reason of one sentence.
+- "text": a written reply, from which the option is parsed that it names (`dynagent.team.replies`); of an agent that
+  reads, also a reason of one sentence.
 
 In the first two modes one forward gives a distribution, softmax(score / temperature), from which any number of
 agents draw their own answers.
@@ -42,7 +35,8 @@ from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.tasks.recorded import RecordedQuestion
 from dynagent.team.messages import Message
 from dynagent.team.prompts import _BEGUN, MOST_TOKENS, TEMPLATES
-from dynagent.team.replies import TIMED_OUT, parse_letter
+from dynagent.team.protocols import Question
+from dynagent.team.replies import REFUSED, TIMED_OUT, parse_reply
 
 MODES = ("options", "letter", "text")
 LYING = ("least_likely", "asked", "colluding")
@@ -104,11 +98,11 @@ class Truthful:
         if self.reads and self.mode == "options":
             raise ValueError("An agent in mode 'options' has no place for messages: use 'letter' or 'text' to read.")
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         """Whether the agent means to answer this question rightly."""
         return True
 
-    def asks_for_wrong(self, question: Any) -> bool:
+    def asks_for_wrong(self, question: Question) -> bool:
         """Whether its language model is asked for a wrong option on this question."""
         return not self.tells_truth(question) and (self.mode == "text" or self.lying == "asked")
 
@@ -117,7 +111,12 @@ class Truthful:
         """How it replies: as its mode says, and if it reads, with a reason where it writes."""
         return "reason" if self.reads and self.mode == "text" else self.mode
 
-    def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
+    @property
+    def _most_tokens(self) -> int:
+        """Bound of a written reply."""
+        return MOST_TOKENS.get(self._form, Request.max_new_tokens)
+
+    def request(self, question: Question, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         """What to ask the language model."""
         form = self._form
         asks_for_wrong = self.asks_for_wrong(question)
@@ -125,13 +124,12 @@ class Truthful:
         heard = "\n".join(["\nOther agents:", *map(str, messages)]) if messages else ""
         kind, hashes = "wrong" if asks_for_wrong else "right", [text and _version(text) for text in (template, heard)]
         origin = (self.mode, kind, hashes[0], question.id, hashes[1])
-        most_tokens = MOST_TOKENS.get(form, Request.max_new_tokens)
         if isinstance(question, RecordedQuestion):
             drawn = self.mode == "text"  # by the model
             return OriginRequest(
                 temperature=self.temperature if drawn else 0.0,
                 sample=sample if drawn else 0,
-                max_new_tokens=most_tokens if drawn else Request.max_new_tokens,
+                max_new_tokens=self._most_tokens if drawn else Request.max_new_tokens,
                 origin=origin,
                 question=question,
             )
@@ -143,13 +141,13 @@ class Truthful:
             return Request(chat, tuple(LETTERS[: len(question.options)]), origin=origin)
         if form == "reason":
             chat = (*chat, ("assistant", _BEGUN))
-        return Request(chat, (), self.temperature, most_tokens, sample, origin)
+        return Request(chat, (), self.temperature, self._most_tokens, sample, origin)
 
-    def option_probs(self, question: Any, reply: Reply) -> Tensor:
+    def option_probs(self, question: Question, reply: Reply) -> Tensor:
         """Distribution over the options from which the agent draws: [C]."""
         return torch.tensor(self._option_probs(question, reply), dtype=torch.float64)
 
-    def _option_probs(self, question: Any, reply: Reply) -> tuple[float, ...]:
+    def _option_probs(self, question: Question, reply: Reply) -> tuple[float, ...]:
         assert reply.log_probs is not None
         tokens = reply.option_tokens if self.mode == "options" else None
         misleads = not self.tells_truth(question) and not self.asks_for_wrong(question)
@@ -160,14 +158,17 @@ class Truthful:
             return tuple(float(option == chosen) for option in range(len(scores)))
         return _softmax(reply.log_probs, tokens, -self.temperature if misleads else self.temperature)
 
-    def answer(self, question: Any, reply: Reply, draw: float) -> int:
-        """The index of the chosen option, `UNPARSABLE`, or for a written reply that did not come `TIMED_OUT`.
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
+        """The index of the chosen option, or why there is none, a negative number of `dynagent.team.replies`.
 
         No model of this package leaves a reply out: see `dynagent.llm.served`.
 
         Args:
             draw: uniform in [0, 1), the agent's own luck on this question.
         """
+        assert reply is not None, "this agent has a language model"
+        if reply.is_refused:
+            return REFUSED
         if not reply.log_probs:
             if not self.tells_truth(question) and not self.asks_for_wrong(question):
                 raise ValueError(
@@ -176,25 +177,25 @@ class Truthful:
                 )
             if reply.text is None:
                 return TIMED_OUT
-            text = reply.text
+            text, options = reply.text, question.options
             if self._form == "reason":  # which may itself name options, and be cut off
-                text = (_BEGUN + text).partition('"reason"')[0]
-            return parse_letter(text, len(question.options))
+                begun = "" if '"answer"' in text else _BEGUN  # a model that thinks first writes all of it
+                text = (begun + text).partition('"reason"')[0]
+            # A server says that it cut a reply off, and may have its own bound; a model that runs here ends at this one.
+            at_limit = reply.is_cut_off or reply.completion_tokens == self._most_tokens
+            return parse_reply(text, len(options), options, at_limit)
         cumulative = list(accumulate(self._option_probs(question, reply)))
         return min(bisect_right(cumulative, draw), len(question.options) - 1)
 
 
 @dataclass(frozen=True)
 class Adversarial(Truthful):
-    """An agent that tries to answer wrongly.
-
-    How is said by `lying`.
-    """
+    """An agent that tries to answer wrongly, in the way that `lying` names."""
 
     name: str = "Adversarial"
     group: str = "adversarial"
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return False
 
 
@@ -217,7 +218,7 @@ class Specialist(Truthful):
         object.__setattr__(self, "name", self.name or f"Specialist({self.domain})")
         object.__setattr__(self, "group", self.group or self.domain)
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return self.domain in (question.area, question.language)
 
 
@@ -231,12 +232,12 @@ class Constant:
     reads: ClassVar[bool] = False
     llm: ClassVar[None] = None
 
-    def tells_truth(self, question: Any) -> bool:
+    def tells_truth(self, question: Question) -> bool:
         return False
 
     def __post_init__(self) -> None:
         if self.letter not in tuple(LETTERS):
             raise ValueError(f"The letter of a constant agent is one of {', '.join(LETTERS)}, not {self.letter!r}.")
 
-    def answer(self, question: Any, reply: None, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         return LETTERS.index(self.letter)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from string import ascii_uppercase
 
-from dynagent.tasks.multiple_choice import LETTERS
 from dynagent.team.replies import parse_reason
 
 MOST_CHARACTERS = 300  # of a reason, as others read it
@@ -21,7 +21,7 @@ class Message:
     @classmethod
     def of(cls, sender: str, answer: int, reply: str) -> Message:
         """The message that an answer and the reply that it was parsed from make."""
-        letter = LETTERS[answer] if answer >= 0 else "nothing"
+        letter = ascii_uppercase[answer] if answer >= 0 else "nothing"
         return cls(sender, letter, parse_reason(reply)[:MOST_CHARACTERS])
 
     def __str__(self) -> str:

@@ -52,7 +52,7 @@ class View:
         option_probs: [C], the vote's outcome; ties are split, and all are zero where nobody votes.
     """
 
-    question: Any
+    question: Question
     edge_probs: Tensor
     taken: Tensor
     answers: Tensor
@@ -76,12 +76,12 @@ class Explorer:
         seed: of the agents' draws.
     """
 
-    def __init__(self, policy: Policy, graph: AgentGraph, questions: Sequence[Any], seed: int = 0) -> None:
+    def __init__(self, policy: Policy, graph: AgentGraph, questions: Sequence[Question], seed: int = 0) -> None:
         policy.check_team(graph)
         self.policy, self.graph, self.questions = policy, graph, questions
         self._read = lru_cache(lambda question: (policy.edge_logits_of([question]), Runner(graph, seed)))
 
-    def view(self, question: Any, threshold: float = 0.5, sparsity: float = 0.0) -> View:
+    def view(self, question: Question, threshold: float = 0.5, sparsity: float = 0.0) -> View:
         """The graph of a question, the answers along it, and the vote.
 
         Args:
@@ -105,7 +105,8 @@ class Explorer:
     def table(self, view: View) -> pd.DataFrame:
         """A row an agent: the probability that the decision hears it, and its answer if it is asked."""
         heard = [f"{prob:.2f}" for prob in view.edge_probs[self.graph.decision_edges].tolist()]
-        said = [*LETTERS, "no reply", "not asked", "no letter"]  # the last three by their negative indices
+        # The last ones by their negative indices: see `dynagent.team.replies`.
+        said = [*LETTERS, "refused", "cut off", "no reply", "not asked", "no letter"]
         rows = {"P(heard)": heard, "answer": [said[answer] for answer in view.answers.tolist()]}
         return pd.DataFrame(rows, [f"{number} {node.name}" for number, node in enumerate(self.graph.nodes[:-1], 1)])
 
@@ -142,11 +143,11 @@ class Explorer:
         parts = {name: getattr(widgets, kind)() for name, kind in PARTS.items()}
         subject, pick, text, ask, message, image, table = parts.values()
 
-        def list_questions(kind: tuple[str, str]) -> list[tuple[str, Any]]:
+        def list_questions(kind: tuple[str, str]) -> list[tuple[str, Question]]:
             listed = [question for question in self.questions if (question.language, question.subject) == kind]
             return [(shown(question).splitlines()[0][:80], question) for question in listed]
 
-        def asked() -> Any:
+        def asked() -> Question:
             if text.value == shown(pick.value):
                 return pick.value
             lines = [re.sub("^Option [A-D]:", "", line.strip()).strip() for line in text.value.splitlines()]

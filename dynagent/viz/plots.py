@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dynagent.graph import AgentGraph
 from dynagent.learning.loop import History
+from dynagent.team.protocols import Question
 
 LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8}  # of every figure, in the experiments and notebooks, too
 # What a group, a policy or a recipe is called, and its colour; of a longer name the first line counts whose words it
@@ -88,7 +89,7 @@ def plot_edge_probs(edge_probs: Tensor, graph: AgentGraph, title: str = "") -> F
     return plot_heatmaps({title: np.roll(matrix, 1, (0, 1))}, Counter(node.group for node in graph.nodes[:-1]))
 
 
-def plot_by_area(edge_probs: Tensor, shuffled: Tensor, graph: AgentGraph, questions: Sequence[Any]) -> Figure:
+def plot_by_area(edge_probs: Tensor, shuffled: Tensor, graph: AgentGraph, questions: Sequence[Question]) -> Figure:
     """Mean probability of every agent's edge into the decision for each area of knowledge, beside the control.
 
     Args:

@@ -21,6 +21,7 @@ from dynagent.graph import AgentGraph
 from dynagent.progress import progress
 from dynagent.tasks.crosswords import Puzzle, score
 from dynagent.team.crosswords import TIE, BoardState, ReturnAll, brute_force, reflection
+from dynagent.team.protocols import BoardOperation
 from dynagent.worlds.crosswords_solver import SimulatedSolver, family_of
 
 MAX_EDGES = 3  # potential edges of the graphs that are enumerated
@@ -73,7 +74,7 @@ class PathTable:
         confidence = np.zeros((len(paths), len(puzzles), len(seeds)))
         scores = np.zeros((*confidence.shape, 3))
         for d, seed in enumerate(progress(seeds, desc="following paths", unit="draw")):
-            operations = [node.operation for node in simulated_team(seed).nodes[:-1]]
+            operations = [step for step in simulated_team(seed).operations if isinstance(step, BoardOperation)]
             for p, puzzle in enumerate(puzzles):
                 known: dict[tuple[int, BoardState], BoardState] = {}
                 ends: dict[Path, BoardState] = {(): BoardState()}

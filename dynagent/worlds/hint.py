@@ -19,6 +19,7 @@ from torch import Tensor
 from dynagent.graph import AgentGraph
 from dynagent.llm.base import Reply, Request
 from dynagent.team.messages import Message
+from dynagent.team.protocols import Question
 from dynagent.team.votes import MajorityVote
 
 HINTS = {"en": 0, "zh": 1}  # language -> position of the agent that holds its hint
@@ -28,6 +29,8 @@ GUESSING, ALONE, HINTED, DISTRACTION = 0.25, 0.35, 0.8, 0.3  # accuracies, and w
 
 class Hearsay:
     """In place of a language model: the reply to a prompt is what stands in it."""
+
+    identity = "none"
 
     def reply(self, requests: Sequence[Request]) -> list[Reply]:
         return [Reply(str(request.prompt)) for request in requests]
@@ -49,7 +52,7 @@ class HintHolder:
     def name(self) -> str:
         return f"Hint({self.language})"
 
-    def answer(self, question: Any, reply: None, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         return drawn_answer(question, GUESSING, draw)
 
 
@@ -62,10 +65,11 @@ class Solver:
     group: str = "solvers"
     llm: Any = field(default=HEARSAY, repr=False)
 
-    def request(self, question: Any, messages: Sequence[Message] = (), sample: int = 0) -> Request:
+    def request(self, question: Question, messages: Sequence[Message] = (), sample: int = 0) -> Request:
         return Request(" ".join(message.sender.removeprefix("Agent ") for message in messages))
 
-    def answer(self, question: Any, reply: Reply, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
+        assert reply is not None, "a solver has somebody to ask"
         heard = frozenset(map(int, (reply.text or "").split()))
         return drawn_answer(question, accuracy_of_solver(question.language, heard), draw)
 
@@ -76,7 +80,7 @@ def accuracy_of_solver(language: str, heard: Iterable[int]) -> float:
     return (HINTED if language in hints else ALONE) - DISTRACTION * bool(hints - {language})
 
 
-def drawn_answer(question: Any, accuracy: float, draw: float) -> int:
+def drawn_answer(question: Question, accuracy: float, draw: float) -> int:
     """The right option with this probability, else one of the wrong ones; `draw` is uniform in [0, 1)."""
     if draw < accuracy:
         return int(question.answer)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from dynagent.llm.base import Reply
+from dynagent.team.protocols import Question
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ class Simulated:
     reads: ClassVar[bool] = False
     llm: ClassVar[None] = None
 
-    def accuracy_on(self, question: Any) -> float:
+    def accuracy_on(self, question: Question) -> float:
         return 0.0 if self.kind == "colluding" else self.accuracy[getattr(question, self.domain_of)]
 
-    def answer(self, question: Any, reply: None, draw: float) -> int:
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         """The index of an option; `draw` is uniform in [0, 1)."""
         if self.kind == "constant":
             return 0
@@ -59,5 +62,5 @@ def _shared_draw(seed: int, what: str, question_id: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def _wrong_letter(question: Any, draw: float) -> int:
+def _wrong_letter(question: Question, draw: float) -> int:
     return (int(question.answer) + 1 + min(int(draw * 3), 2)) % 4

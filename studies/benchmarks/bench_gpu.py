@@ -28,6 +28,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedTokenizerFast
 
 from dynagent.artefacts.sources import Source
 from dynagent.execution.runner import Runner
+from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
@@ -151,12 +152,12 @@ class Stopwatch(Runner):
         self.device, self.at, self.num_calls = device, at, 0
         self.stamps: list[float] = []
 
-    def expected_utility(self, *arguments: Any) -> torch.Tensor:
+    def ballots(self, *arguments: Any) -> Ballots:
         if self.num_calls in self.at:
             _wait(self.device)
             self.stamps.append(time.perf_counter())
         self.num_calls += 1
-        return super().expected_utility(*arguments)
+        return super().ballots(*arguments)
 
 
 def weights_of(model: TransformersModel) -> int:

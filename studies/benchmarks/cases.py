@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dynagent.execution.runner import Runner
+from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
@@ -103,9 +104,9 @@ class TimedRunner(Runner):
         self.moments.append(now())
         return super().net_utility(*arguments, **options)
 
-    def expected_utility(self, *arguments: Any, **options: Any) -> Tensor:
+    def ballots(self, *arguments: Any, **options: Any) -> Ballots:
         self.moments.append(now())
-        return super().expected_utility(*arguments, **options)
+        return super().ballots(*arguments, **options)
 
     def milliseconds(self) -> list[float]:
         """Of every iteration, from its moment to the next one's; the first is left out, since it is like no other."""

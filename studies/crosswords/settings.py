@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from dynagent.learning.config import EstimatorName, TrainConfig
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.local import Readout
 from dynagent.parameters import Count, EdgeProbability, Positive
 from dynagent.team.crosswords import Judge
@@ -82,7 +83,7 @@ class CrosswordsConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _readers_need_graphs(self) -> Self:
-        if self.estimator in ("exact", "local_expectation"):
+        if not OBJECTIVES[self.estimator].takes_readers:
             raise ValueError(
                 f"estimator {self.estimator!r} is for agents that do not read each other: choose 'leave_one_out'."
             )

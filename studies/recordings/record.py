@@ -28,6 +28,7 @@ from dynagent.runs.paths import resolve_path
 from dynagent.tasks.multiple_choice import Question, Questions, load_questions
 from dynagent.tasks.recorded import INDEX
 from dynagent.team.agents import AREAS, LANGUAGES, Adversarial, Constant, Specialist, Truthful
+from dynagent.team.protocols import Agent
 from dynagent.team.votes import MajorityVote
 from dynagent.worlds.teams import NUM_PER_SUBJECT, SUBJECTS, TEAMS
 from studies.common.program import choose, program
@@ -63,7 +64,7 @@ def descriptions_of_worlds() -> list[Description]:
 def descriptions_of_teams() -> list[Description]:
     """What agent-aware policies are told about the agents of every team that a run can have."""
     specialists = [Specialist(None, domain=domain) for domain in (*AREAS, *LANGUAGES)]
-    team = [Truthful(None), Adversarial(None), Constant(), *specialists]
+    team: list[Agent] = [Truthful(None), Adversarial(None), Constant(), *specialists]
     return [Description.of(node) for node in AgentGraph(team, MajorityVote()).nodes]
 
 

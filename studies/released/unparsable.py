@@ -5,14 +5,18 @@ The recorded agents always name a letter, so that unparsable replies are simulat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynagent.learning.objectives import enumerated_utility
-from dynagent.llm.base import Reply
+from dynagent.execution.utility import enumerated_utility
+from dynagent.llm.base import Reply, Request
+from dynagent.team.agents import Truthful
+from dynagent.team.messages import Message
+from dynagent.team.protocols import Question
 from dynagent.team.replies import UNPARSABLE
 from dynagent.team.votes import MajorityVote
 
@@ -26,22 +30,39 @@ class Garbled:
         rate: probability of an unparsable reply.
     """
 
-    agent: Any = field(repr=False)
+    agent: Truthful = field(repr=False)
     rate: float
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "agent":  # before it is set, while a copy is made
-            raise AttributeError(name)
-        return getattr(self.agent, name)
+    @property
+    def name(self) -> str:
+        return self.agent.name
 
-    def answer(self, question: Any, reply: Reply | None, draw: float) -> int:
+    @property
+    def group(self) -> str:
+        return self.agent.group
+
+    @property
+    def reads(self) -> bool:
+        return self.agent.reads
+
+    @property
+    def llm(self) -> Any:
+        return self.agent.llm
+
+    def tells_truth(self, question: Question) -> bool:
+        return self.agent.tells_truth(question)
+
+    def request(self, question: Question, messages: Sequence[Message], sample: int) -> Request:
+        return self.agent.request(question, messages, sample)
+
+    def answer(self, question: Question, reply: Reply | None, draw: float) -> int:
         """The agent's answer or `UNPARSABLE`; `draw` is uniform in [0, 1) and serves for both."""
         if draw < self.rate:
             return UNPARSABLE
-        return int(self.agent.answer(question, reply, (draw - self.rate) / (1 - self.rate)))
+        return self.agent.answer(question, reply, (draw - self.rate) / (1 - self.rate))
 
 
-def garbled(team: tuple[Any, ...], rate: float) -> list[Any]:
+def garbled(team: Sequence[Any], rate: float) -> list[Any]:
     """The team whose members with a language model may reply unparsably."""
     return [Garbled(agent, rate) if agent.llm is not None else agent for agent in team]
 

@@ -22,6 +22,7 @@ from dynagent.runs.build import again, prepare
 from dynagent.runs.experiment import Experiment, used_sources
 from dynagent.runs.provenance import questions_digest
 from dynagent.runs.run import STATIC_LEARNING_RATE
+from dynagent.team.protocols import Decision
 from dynagent.team.votes import NOT_ASKED
 from studies.common.calls import agent_calls
 from studies.table2.cell import Cell
@@ -198,6 +199,7 @@ def accuracy_by_votes(answers: Tensor, graph: AgentGraph, questions: Sequence[An
          for j in range(sizes[1] + 1)]
     )  # [all numbers of votes, N]  # fmt: skip
     cast = torch.where(votes, answers[:, None], NOT_ASKED)
+    assert isinstance(graph.decision, Decision)
     option_probs = graph.decision.option_probs(cast, max(len(question.options) for question in questions))
     right = torch.tensor([question.answer for question in questions])
     scores = option_probs[torch.arange(len(questions)), :, right]

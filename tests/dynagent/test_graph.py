@@ -1,7 +1,5 @@
 """The graph counts its edges as the paper does and puts each where adjacency[i, j] says that i speaks to j."""
 
-from types import SimpleNamespace
-
 import networkx as nx
 import pytest
 import torch
@@ -124,8 +122,3 @@ def test_networkx_graph_has_the_same_edges_and_weights():
 def test_an_empty_team_is_refused():
     with pytest.raises(ValueError, match="at least one agent"):
         AgentGraph([], MajorityVote())
-
-
-def test_what_says_nothing_about_reading_reads():
-    graph = AgentGraph([SimpleNamespace(name="a", group="g"), Knows()], decision=None)
-    assert graph.effective.tolist() == [False, True, True, True]

@@ -17,6 +17,12 @@ from dynagent.progress import progress
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def not_disabled(monkeypatch):
+    """Bars are there, also where whoever runs the tests wants none."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # Texts, and the kinds of records that they are about, by how these begin. A run in a notebook's own text is seed 0's.
 TEXTS = {
     "README.md": ("",),
-    "notebooks/train.ipynb": ("run",),
     "notebooks/explore.ipynb": ("run",),
     "notebooks/gallery.ipynb": ("idea",),
     "notebooks/learner.ipynb": ("worlds", "benchmarks/tuning"),
@@ -39,7 +38,7 @@ TEXTS = {
     "notebooks/frontier.ipynb": ("frontier",),
 }
 # What is trained in the notebook itself, in front of the reader.
-NOT_ON_RECORD = {"notebooks/your_own.ipynb"}
+NOT_ON_RECORD = {"notebooks/your_own.ipynb", "notebooks/train.ipynb"}
 NUMBER = r"[+−-]?\d*\.?\d+"
 INTERVAL = re.compile(rf"\[({NUMBER}), ({NUMBER})\](?!\()")
 BEFORE = 60  # characters before an interval, in which its mean stands

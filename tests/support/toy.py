@@ -21,13 +21,13 @@ from torch import Tensor
 
 from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES, local_expectation
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.sampling import sample_dags
 from dynagent.team.votes import MajorityVote
 
-EXPECTATIONS = ("local_expectation", "exact")  # estimators for agents that do not read
+EXPECTATIONS = tuple(name for name in OBJECTIVES if not OBJECTIVES[name].takes_readers)
 
 
 # --- teams -----------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class Lucky:
 
 def chain(num_operations: int, reads: bool = True) -> SimpleNamespace:
     """An agent of several operations."""
-    operations = tuple(SimpleNamespace(name=f"step {i}", reads=reads) for i in range(num_operations))
+    operations = tuple(SimpleNamespace(name=f"step {i}", reads=reads, llm=None) for i in range(num_operations))
     return SimpleNamespace(name="Chain", group="chains", reads=reads, operations=operations)
 
 
@@ -198,6 +198,16 @@ def expected_utility(edge_probs: Tensor, graph: AgentGraph, questions: Sequence[
     return float((weights * utilities_of_subsets(graph, questions)).sum(1).mean())
 
 
+def local_expected_utility(
+    runner: Runner, questions: Sequence[Any], edge_probs: Tensor, noise: Tensor, cost_weight: float = 0.0
+) -> Tensor:
+    """What `LocalExpectation` makes of the questions, by the runner: [B]."""
+    ballots = runner.ballots(questions, edge_probs.device)
+    vote_probs = edge_probs[:, runner.graph.decision_edges]
+    expected = local_expectation(vote_probs, ballots.utility, noise)
+    return expected - ballots.expected_cost(vote_probs, cost_weight)
+
+
 # --- a tiny language model ---------------------------------------------------------------------------------------
 
 
@@ -292,7 +302,7 @@ def train_with_every_estimator(accumulate: Sequence[int] = (1,)) -> dict[str, An
         history = train(policy, graph, questions, config, accelerator=accelerator)
         results[name] = {"rows": history.rows, "weights": policy.state_dict()}
 
-    for estimator in ESTIMATORS:
+    for estimator in OBJECTIVES:
         reads = estimator not in EXPECTATIONS
         graph = AgentGraph([Knows((0,), reads=reads), Lucky(0.6), Lucky(0.8, reads=reads)], MajorityVote())
         for kind in (ToyPolicy, StaticEdgePolicy):

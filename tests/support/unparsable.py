@@ -31,6 +31,8 @@ class Toy:
 class Echo:
     """A language model that has nothing to say."""
 
+    identity = "none"
+
     def reply(self, requests, desc=""):
         return [None] * len(requests)
 

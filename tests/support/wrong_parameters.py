@@ -12,7 +12,8 @@ WRONG = {
     **{name: [*NOT_WHOLE, 0, None, "every"] for name in ("train_limit", "eval_limit")},
     **{name: [*NOT_WHOLE, None] for name in ("seed", "num_truthful", "num_adversarial")},
     **{name: [*NOT_WHOLE, 0, None] for name in ("num_per_domain", "concurrency")},
-    "token_budget": [*NOT_WHOLE, 0],
+    **{name: [*NOT_WHOLE, 0] for name in ("token_budget", "max_new_tokens")},
+    "request_options": ["yes", 3, ["top_k"], True, "{", {"top_k": 5}],  # the last without a server
     **{name: [*NOT_REAL, None, 0, -0.1] for name in ("learning_rate", "bias_speed", "temperature")},
     "backbone_learning_rate": [*NOT_REAL, None, 0, -0.1],
     **{name: [*NOT_REAL, None, -0.1] for name in ("sparsity", "cost_weight")},
@@ -25,7 +26,9 @@ WRONG = {
     **dict.fromkeys(("edge_policy", "readout", "head_init", "head", "tune"), NOT_A_NAME),
     **dict.fromkeys(("data_source", "train_split", "eval_split", "edge_llm", "agent_llm", "output_dir"), NOT_TEXT),
     **dict.fromkeys(("cmmlu_source", "recordings"), NOT_TEXT),
-    **{name: ["yes", "no", "1", "", 1, None, 0] for name in ("standardize", "trust_remote_code", "resume")},
+    **{
+        name: ["yes", "no", "1", "", 1, None, 0] for name in ("standardize", "trust_remote_code", "resume", "ask_again")
+    },
     "communicate": ["yes", "1", 1, None, 0, True, "true"],  # true with the default estimator, "exact"
     "log_with": ["nonsense", "", 3, ["no"], True],
     "second_agent_llm": ["", 3, ["test"], True, "None", "null", "org/model"],  # the last without the team "two_models"

@@ -10,7 +10,8 @@ import torch
 from dynagent.execution.boards import BoardRunner
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
-from dynagent.learning.loop import data_order, train
+from dynagent.learning.loop import train
+from dynagent.learning.order import data_order
 from dynagent.llm.base import Reply
 from dynagent.llm.replay import RecordedAnswers
 from dynagent.llm.store import Recorded

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynagent.execution.runner import Runner, ancestors
+from dynagent.execution.runner import Runner
+from dynagent.execution.waves import ancestors
 from dynagent.graph import AgentGraph
 from dynagent.llm.base import Reply
 from dynagent.llm.store import Recorded
@@ -19,6 +20,7 @@ from dynagent.team.agents import Adversarial, Constant, Truthful
 from dynagent.team.messages import Message
 from dynagent.team.replies import UNPARSABLE, parse_reason
 from dynagent.team.votes import NOT_ASKED, MajorityVote
+from tests.support.toy import local_expected_utility
 
 QUESTIONS = [
     Question(f"Question number {i}?", tuple(f"option {i}{j}" for j in range(4)), i % 3, "physics", "en")
@@ -360,7 +362,7 @@ def test_expected_net_utility_is_the_mean_over_every_graph():
     exact = Runner(graph).expected_utility(QUESTIONS, edge_probs, cost_weight=cost_weight)
     torch.testing.assert_close(exact, total)
     noise = torch.rand(len(QUESTIONS), 4000, 3, generator=torch.Generator().manual_seed(0))
-    local = Runner(graph).expected_utility(QUESTIONS, edge_probs, noise, cost_weight)
+    local = local_expected_utility(Runner(graph), QUESTIONS, edge_probs, noise, cost_weight)
     torch.testing.assert_close(local, total, rtol=0, atol=0.02)
 
 

@@ -19,7 +19,7 @@ from dynagent.learning import checkpoint as checkpoints
 from dynagent.learning.checkpoint import Checkpoint
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.objectives import OBJECTIVES
 from dynagent.llm.base import Reply
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
@@ -60,9 +60,9 @@ class Stopped(Runner):
         self._call()
         return super().run(*arguments)
 
-    def expected_utility(self, *arguments):
+    def ballots(self, *arguments):
         self._call()
-        return super().expected_utility(*arguments)
+        return super().ballots(*arguments)
 
 
 def fit(policy, graph, runner, path, resume=True, run=RUN, **options):
@@ -75,7 +75,7 @@ def fit(policy, graph, runner, path, resume=True, run=RUN, **options):
 
 
 CASES = [
-    *({"estimator": name} for name in ESTIMATORS),
+    *({"estimator": name} for name in OBJECTIVES),
     {"estimator": "leave_one_out", "early_stopping": 0.3, "schedule": "cosine", "num_iterations": 25},
     {"estimator": "moving_average", "optimizer": "sgd", "schedule": "linear"},
 ]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
 
@@ -12,10 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dynagent.evaluation.evaluate import compare_wirings, evaluate
 from dynagent.execution.runner import Runner
+from dynagent.execution.utility import Ballots
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig
-from dynagent.learning.loop import data_order, train
-from dynagent.learning.objectives import ESTIMATORS
+from dynagent.learning.loop import train
+from dynagent.learning.objectives import OBJECTIVES
+from dynagent.learning.order import data_order
+from dynagent.learning.watch import LOOK_EVERY
 from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.static import StaticEdgePolicy
 from dynagent.runs.build import build_policy
@@ -37,7 +41,7 @@ from tests.support.toy import (
     utilities_of_subsets,
 )
 
-DRAWING = [name for name in ESTIMATORS if name not in EXPECTATIONS]
+DRAWING = [name for name in OBJECTIVES if name not in EXPECTATIONS]
 
 
 class Spy(Runner):
@@ -58,11 +62,24 @@ class Spy(Runner):
         self.utility.append(outcome.utility)
         return outcome
 
-    def expected_utility(self, questions, edge_probs, noise=None, cost_weight=0.0):
-        utility = super().expected_utility(questions, edge_probs, noise, cost_weight)
+    def ballots(self, questions, device):
+        ballots = super().ballots(questions, device)
         value = self.utility_at.get(len(self.averaged))
         self.averaged.append([question.id for question in questions])
-        return utility if value is None else utility + value
+        return ballots if value is None else Dictated(**vars(ballots), value=value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dictated(Ballots):
+    """Votes whose utility is off by a value."""
+
+    value: float
+
+    def utility(self, votes):
+        return super().utility(votes) + self.value
+
+    def expected_utility(self, vote_probs):
+        return super().expected_utility(vote_probs) + self.value
 
 
 def fit(policy, graph, questions, runner=None, **options):
@@ -329,7 +346,7 @@ def test_the_penalty_falls_on_the_edges_that_are_decided_or_named(decide, penali
 # --- a world whose optimum is known ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_a_dynamic_policy_solves_a_world_that_no_static_graph_can(estimator):
     graph, questions = toy_graph(), toy_questions(40)
     best_static = float(utilities_of_subsets(graph, questions).mean(0).max())
@@ -496,7 +513,7 @@ def one_process() -> dict:
     return train_with_every_estimator((1, 2, 6))
 
 
-TRAININGS = [f"{estimator}/{policy}" for estimator in ESTIMATORS for policy in ("ToyPolicy", "StaticEdgePolicy")]
+TRAININGS = [f"{estimator}/{policy}" for estimator in OBJECTIVES for policy in ("ToyPolicy", "StaticEdgePolicy")]
 VARIED = [name for name in TRAININGS if name.startswith(("moving_average", "exact"))]
 METRICS = ("utility", "baseline", "num_edges", "num_reaching", "gradient_norm")
 
@@ -553,7 +570,7 @@ def test_a_training_after_one_that_stopped_between_micro_batches_begins_with_its
     accelerator = Accelerator(cpu=True)
 
     class Interrupted(Runner):
-        def expected_utility(self, *arguments):
+        def ballots(self, *arguments):
             raise KeyboardInterrupt
 
     weights = []
@@ -630,7 +647,7 @@ def test_two_processes_that_find_different_checkpoints_stop(tmp_path):
 def test_how_often_the_host_looks_changes_nothing(estimator, monkeypatch):
     found = []
     for every in (1, 7):
-        monkeypatch.setattr("dynagent.learning.loop.LOOK_EVERY", (every, every))
+        monkeypatch.setitem(LOOK_EVERY, "cpu", every)
         policy = ToyPolicy.for_graph(toy_graph())
         history = fit(policy, toy_graph(), toy_questions(40), estimator=estimator, num_iterations=16)
         found.append((history.rows, policy.head.weight.detach().clone()))
@@ -646,7 +663,7 @@ def test_a_late_look_finds_the_first_bad_iteration_and_weights_of_the_last_good_
     options = {"estimator": estimator, "optimizer": optimizer}
     good, policy = (ToyPolicy.for_graph(graph, standardize=False) for _ in range(2))
     fit(good, graph, questions, num_iterations=5, **options)
-    monkeypatch.setattr("dynagent.learning.loop.LOOK_EVERY", (10, 10))
+    monkeypatch.setitem(LOOK_EVERY, "cpu", 10)
     spy = Spy(graph, {5: math.nan, 6: math.inf})
     with pytest.raises(FloatingPointError, match="The utilities of iteration 5 are not finite on ") as error:
         fit(policy, graph, questions, spy, num_iterations=20, **options)
@@ -683,7 +700,7 @@ def test_between_two_looks_no_number_is_read(estimator, monkeypatch):
     """What would make the host wait for a GPU. Eight iterations more read as much as none."""
     counts = []
     for num_iterations in (2, 10):
-        monkeypatch.setattr("dynagent.learning.loop.LOOK_EVERY", (10, 10))
+        monkeypatch.setitem(LOOK_EVERY, "cpu", 10)
         graph = toy_graph()
         with ReadsOfNumbers() as reads:
             fit(
@@ -719,7 +736,7 @@ def test_on_a_gpu_the_host_does_not_wait(estimator):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_a_loss_that_is_not_finite_stops_the_training(value, estimator):
     graph, questions = toy_graph() if estimator in EXPECTATIONS else readers(2), toy_questions(8)
     policy = StaticEdgePolicy.for_graph(graph)

@@ -7,19 +7,13 @@ import torch
 from torch import Tensor
 
 from dynagent.execution.runner import Runner
+from dynagent.execution.utility import MAX_ENUMERATED, enumerated_utility
 from dynagent.graph import AgentGraph
-from dynagent.learning.objectives import (
-    MAX_ENUMERATED,
-    enumerated_utility,
-    leave_one_out,
-    local_expectation,
-    moving_average,
-    policy_loss,
-    sparsity_penalty,
-)
+from dynagent.learning.baselines import leave_one_out, moving_average
+from dynagent.learning.objectives import local_expectation, policy_loss, sparsity_penalty
 from dynagent.sampling import edge_noise, sample_dags
 from dynagent.team.votes import MajorityVote
-from tests.support.toy import Knows, Lucky, ToyQuestion, enumerate_dags, naive_outcomes, readers
+from tests.support.toy import Knows, Lucky, ToyQuestion, enumerate_dags, local_expected_utility, naive_outcomes, readers
 
 GRAPH = readers(2)  # 4 potential edges, of which two exclude each other: 12 graphs
 LOGITS = torch.tensor([0.4, -0.3, 1.1, -0.8], dtype=torch.float64)
@@ -203,10 +197,11 @@ def test_without_interactions_the_local_expectation_is_exact():
     torch.testing.assert_close(vote_probs.grad[0], weights, rtol=0, atol=1e-14)
 
 
-class EnumeratedVote(MajorityVote):
+class EnumeratedVote:
     """The same vote without its closed form, so that all graphs are enumerated."""
 
-    expected_option_probs = property()  # a decision that has no such method
+    name = "EnumeratedVote"
+    option_probs = MajorityVote.option_probs
 
 
 def test_the_closed_form_and_the_enumeration_give_one_gradient():
@@ -235,7 +230,7 @@ def test_local_expectation_of_a_runner_has_the_exact_gradient_on_average():
     edge_probs = torch.full((4000, graph.num_edges), 0.4, dtype=torch.float64, requires_grad=True)
     (exact,) = torch.autograd.grad(runner.expected_utility(questions[:1], edge_probs[:1]), edge_probs)
     noise = torch.rand(4000, 2, 4, generator=torch.Generator().manual_seed(0))
-    (each,) = torch.autograd.grad(runner.expected_utility(questions, edge_probs, noise).sum(), edge_probs)
+    (each,) = torch.autograd.grad(local_expected_utility(runner, questions, edge_probs, noise).sum(), edge_probs)
     each, exact = each[:, graph.decision_edges], exact[0, graph.decision_edges]
     sigma = each.std(0) / 4000**0.5
     assert ((each.mean(0) - exact).abs() < 4 * sigma).all()

@@ -6,7 +6,8 @@ import torch
 from dynagent.artefacts.sources import PINNED
 from dynagent.llm.base import Request
 from dynagent.llm.load import load_llm
-from dynagent.llm.local import READOUTS, TransformersModel, faster_precision
+from dynagent.llm.loading import faster_precision
+from dynagent.llm.local import READOUTS, TransformersModel
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
 from dynagent.tasks.multiple_choice import Question, load_questions

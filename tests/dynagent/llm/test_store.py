@@ -106,6 +106,7 @@ def test_all_that_determines_a_reply_changes_its_key():
         "temperature": [0.5, 0.05],
         "max_new_tokens": [49, 51],
         "sample": [1, 2],
+        "request_options": [{"top_k": 1}, {"top_k": 2}, {"extra": {"enable_thinking": False}}],
     }
     assert set(changes) == {field.name for field in fields(Request)} - {"origin"}
     variants = [replace(base, **{name: value}) for name, values in changes.items() for value in values]

@@ -20,7 +20,7 @@ from transformers import GenerationMixin
 
 from dynagent.__main__ import main
 from dynagent.artefacts.sources import Source
-from dynagent.llm import local as transformers_model
+from dynagent.llm import loading
 from dynagent.llm.base import Request
 from dynagent.llm.local import TransformersModel
 from dynagent.policies.edge import EdgePolicy
@@ -443,10 +443,10 @@ def test_trusted_code_is_run_and_is_part_of_the_models_identity(place, specializ
 
 def test_trusted_code_of_the_hub_is_fetched_from_the_same_commit(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(transformers_model, "hub_snapshot", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(loading, "hub_snapshot", lambda *arguments: asked.append(arguments))
     (tmp_path / "modeling_own.py").write_text("pass")
     source = Source("org/own", "hub", "org/own", "c0ffee", "0" * 64, "MIT")
-    with_code = transformers_model._with_code(str(tmp_path), source)
+    with_code = loading.with_code(str(tmp_path), source)
     (name, patterns, revision) = asked[0]
     assert (name, revision, "*.py" in patterns, "*.safetensors" in patterns) == ("org/own", "c0ffee", True, True)
     assert with_code == replace(source, sha256=with_code.sha256) != source

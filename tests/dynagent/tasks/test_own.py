@@ -17,7 +17,14 @@ from dynagent.evaluation.statistics import mean_interval
 from dynagent.execution.runner import Runner
 from dynagent.learning.loop import train
 from dynagent.llm.base import Reply, Request
-from tests.support.toy import Knows, expected_utility, save_tiny_backbone, toy_graph, toy_questions
+from tests.support.toy import (
+    Knows,
+    expected_utility,
+    local_expected_utility,
+    save_tiny_backbone,
+    toy_graph,
+    toy_questions,
+)
 
 # --- an agent
 
@@ -97,7 +104,7 @@ def test_an_own_rule_decides_in_every_estimator():
     exact = Runner(graph).expected_utility(questions, edge_probs)
     assert exact.tolist() == pytest.approx(expected, abs=1e-6)
     noise = torch.rand(6, 4000, 4, generator=torch.Generator().manual_seed(0))
-    estimate = Runner(graph).expected_utility(questions, edge_probs, noise)
+    estimate = local_expected_utility(Runner(graph), questions, edge_probs, noise)
     assert estimate.tolist() == pytest.approx(expected, abs=0.03)
     for estimator in ("exact", "local_expectation", "leave_one_out"):
         policy = StaticEdgePolicy.for_graph(graph)

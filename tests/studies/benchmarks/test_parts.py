@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynagent.evaluation.evaluate import evaluate
-from dynagent.execution.runner import ancestors
+from dynagent.execution.waves import ancestors
 from dynagent.graph import AgentGraph
 from dynagent.llm.reading import RecordedReader
 from dynagent.llm.replay import RecordedAnswers, recorded_file
