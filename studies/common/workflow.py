@@ -1,7 +1,7 @@
 """The workflow: which step makes which file from which code and which files.
 
 Recordings are given; a study makes a record from them; figures, the ledger and tables are made from records. pytask
-runs the steps (`studies/task_steps.py`) and keeps in `pytask.lock` the contents that each product was made from.
+runs the steps (`studies/tasks/task_steps.py`) and keeps in `pytask.lock` the contents that each product was made from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from studies.released.study import STUDIES as RELEASED
 from studies.table2.study import STUDIES as TABLE_2
 from studies.worlds.study import STUDIES as WORLDS
 
-TASK = "studies/task_steps.py"
+TASK = "studies/tasks/task_steps.py"
 DECLARATION = "declaration"
 STUDIES: tuple[Study, ...] = (
     *WORLDS, *TABLE_2, *READINGS, *RELEASED, *FRONTIER, *COMMUNICATION, *crosswords.STUDIES, *IDEA,

@@ -1,6 +1,7 @@
 """The steps of `studies.common.workflow` as tasks of pytask.
 
-A change of this file makes every product stale, so that it holds nothing but the loop.
+A change of this file makes every product stale, so that it holds nothing but the loop. Its folder is no package: pytask
+would import a module of a package from where that is installed, which need not be here.
 """
 
 from typing import Any
