@@ -38,7 +38,7 @@ TOP_LEVEL = {
     *("CITATION.cff", ".zenodo.json", "Dockerfile", ".dockerignore", ".binder"),
     *("dynagent", "studies", "notebooks", "results", "docs", "tests", ".ci", ".github", ".git"),
     *("README.md", "CHANGELOG.md", "LICENSE", "NOTICE.md"),
-    *("pyproject.toml", "requirements.lock", "environment.yml", "Makefile"),
+    *("pyproject.toml", "requirements.lock", "pytask.lock", "environment.yml", "Makefile"),
     *(".gitignore", ".gitattributes", ".pre-commit-config.yaml"),
 }
 

@@ -181,7 +181,7 @@ class Truthful:
             if self._form == "reason":  # which may itself name options, and be cut off
                 begun = "" if '"answer"' in text else _BEGUN  # a model that thinks first writes all of it
                 text = (begun + text).partition('"reason"')[0]
-            # A server says that it cut a reply off, and may have its own bound; a model that runs here ends at this one.
+            # A server says that it cut a reply off, and may have its bound; a model that runs here ends at this one.
             at_limit = reply.is_cut_off or reply.completion_tokens == self._most_tokens
             return parse_reply(text, len(options), options, at_limit)
         cumulative = list(accumulate(self._option_probs(question, reply)))

@@ -55,9 +55,9 @@ def parse_reply(text: str, num_options: int, options: Sequence[str] = (), at_lim
         answer = _corrected(text, num_options, texts)
         if answer is None:
             answer = _in_prose(text, num_options, texts, SET_OFF if at_limit else MENTIONED)
-    if answer is None and at_limit:
-        return CUT_OFF
-    return answer if answer is not None and 0 <= answer < num_options else UNPARSABLE
+    if answer is not None and 0 <= answer < num_options:
+        return answer
+    return CUT_OFF if at_limit else UNPARSABLE
 
 
 @lru_cache  # all agents are asked the same question
@@ -114,7 +114,6 @@ _STYLE = [
     (re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>"), " "),  # special tokens that a server did not take off
     (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathsf|mathit|emph)\s?\{([^{}]{0,300})\}"), r"\1"),
 ]
-
 
 # A model that was not taught to end goes on with a question of its own.
 _NEXT_QUESTION = re.compile(r"(?<=\S)\s*\n[ \t]*(?:question|q|human|user|问题|题目)\s?\d{0,4}\s?:", re.IGNORECASE)

@@ -27,11 +27,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch.nn.utils.rnn import pad_sequence
 
 from dynagent.evaluation.evaluate import evaluate
 from dynagent.graph import AgentGraph
-from dynagent.llm.local import batches_of_similar_length
 from dynagent.llm.reading import QuestionReader
 from dynagent.llm.store import Recorded
 from dynagent.runs.paths import project_root
@@ -41,6 +39,7 @@ from dynagent.sampling import edge_noise, sample_dags
 from dynagent.tasks.multiple_choice import load_questions
 from dynagent.team.agents import Truthful
 from dynagent.team.votes import MajorityVote
+from studies.benchmarks.bare import bare_features, bare_scores, bare_texts, token_count
 from studies.benchmarks.cases import Case, CountingModel, InstantModel
 from studies.benchmarks.rows import CLOCK, Row, between_marks, exponent, in_turn, markdown, row, seconds, table
 from studies.common.program import choose, program
@@ -214,52 +213,6 @@ def tokens(folder: Path) -> Iterator[Row]:
         yield row(name, (rate[:, 0] / rate[:, 1]).tolist(), "", goal=goal)
 
 
-def token_count(model: Any, texts: list[str]) -> int:
-    return sum(len(model.tokenizer(text).input_ids) for text in texts)
-
-
-def length_sorted(model: Any, texts: list[str]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of texts of similar length: token ids [B, L], padded on the right, and mask."""
-    ids = [torch.tensor(model.tokenizer(text).input_ids) for text in texts]
-    for batch in batches_of_similar_length([*map(len, ids)], model.tokens_per_batch):
-        rows = [ids[i] for i in batch]
-        yield pad_sequence(rows, batch_first=True), pad_sequence([torch.ones_like(one) for one in rows], True)
-
-
-@torch.inference_mode()
-def bare_features(model: Any, texts: list[str]) -> None:
-    """Hidden states of the texts."""
-    for ids, mask in length_sorted(model, texts):
-        model.model.base_model(ids, attention_mask=mask, use_cache=False)
-
-
-@torch.inference_mode()
-def bare_texts(model: Any, texts: list[str]) -> None:
-    """Log-probabilities of all tokens of the texts."""
-    for ids, mask in length_sorted(model, texts):
-        logits = model.model(ids, attention_mask=mask, use_cache=False).logits
-        logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
-
-
-@torch.inference_mode()
-def bare_scores(model: Any, requests: list[Any]) -> None:
-    """Log-probabilities of the options' tokens, after prompts that are computed once for all options.
-
-    In the batches that the library makes: with few questions, whose batches are luckier would be what is compared.
-    """
-    for batch in model.batches(requests):
-        prompts = [torch.tensor(model.tokenizer(requests[i].prompt).input_ids) for i in batch]
-        ids, mask = pad_sequence(prompts, True), pad_sequence([torch.ones_like(prompt) for prompt in prompts], True)
-        out = model.model(ids, attention_mask=mask, use_cache=True, logits_to_keep=torch.tensor([ids.shape[1] - 1]))
-        options = [model.tokenizer(option).input_ids for i in batch for option in requests[i].options]
-        owner = torch.tensor([place for place, i in enumerate(batch) for _ in requests[i].options])
-        tokens = pad_sequence([torch.tensor(option) for option in options], batch_first=True)
-        out.past_key_values.reorder_cache(owner)
-        both = torch.cat([mask[owner], torch.ones_like(tokens[:, :-1])], 1)
-        logits = model.model(tokens[:, :-1], attention_mask=both, past_key_values=out.past_key_values).logits
-        logits.gather(-1, tokens[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
-
-
 def memory(folder: Path) -> Iterator[Row]:
     """What the caches hold, measured in a process of its own."""
     for mode, shared in (("options", "two kinds of agents share calls"), ("text", "every agent its own call")):
@@ -326,9 +279,7 @@ def machine() -> Environment:
 
 
 @program
-def main(
-    only: Annotated[list[str] | None, typer.Option(help="measure this part anew, and keep the others")] = None,
-) -> None:
+def main(only: Annotated[list[str] | None, typer.Option(help="measure only this part anew")] = None) -> None:
     """Measure what a run costs beside its language models: `make bench`."""
     chosen = choose(only or (), list(PARTS), "part")
     os.environ["TQDM_DISABLE"] = "1"

@@ -50,7 +50,7 @@ NEUTRAL = (
 MEASURING = (
     "dynagent.artefacts", "dynagent.execution", "dynagent.learning", "dynagent.llm", "dynagent.policies",
     "dynagent.runs", "dynagent.tasks", "dynagent.team", "dynagent.worlds",
-    "studies.benchmarks.bench", "studies.benchmarks.cases", "studies.communication.measure",
+    "studies.benchmarks.bare", "studies.benchmarks.bench", "studies.benchmarks.cases", "studies.communication.measure",
     "studies.crosswords.answers", "studies.crosswords.measure", "studies.frontier.measure", "studies.idea.measure",
     "studies.readings.edge_llms", "studies.readings.embedding", "studies.readings.measure",
     "studies.readings.model_size", "studies.released.header", "studies.released.measure", "studies.released.no_effect",

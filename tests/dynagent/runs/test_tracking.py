@@ -10,7 +10,7 @@ from accelerate.utils import LoggerType
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dynagent.__main__ import main
-from dynagent.learning.loop import METRICS
+from dynagent.learning.watch import METRICS
 from dynagent.runs.build import prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.record import RunRecord, run_folder

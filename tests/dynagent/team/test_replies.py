@@ -111,7 +111,7 @@ def test_an_options_text_alone_is_that_option(text):
 
 
 def test_a_reply_at_its_token_limit_is_cut_off_where_it_states_nothing():
-    for text in ("", "Let me look at option A", "London is the capital of", "<think>A"):
+    for text in ("", "Let me look at option A", "London is the capital of", "<think>A", '{"answer": "', "A or B"):
         assert parse_reply(text, 4, CITIES, at_limit=True) == CUT_OFF
     for text in ('{"answer": "B", "reason": "It li', "B. It is the capital of", "The answer is B, since"):
         assert parse_reply(text, 4, CITIES, at_limit=True) == 1
