@@ -429,7 +429,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp_
 
 def test_early_stopping_that_would_hold_out_nothing_is_refused():
     graph = toy_graph()
-    with pytest.raises(ValueError, match=r"^early_stopping 0\.1 of 8 questions is none: raise it\.$"):
+    with pytest.raises(ValueError, match=r"^early_stopping 0\.1 of 8 questions holds out none: raise it\.$"):
         train(StaticEdgePolicy.for_graph(graph), graph, toy_questions(8), TrainConfig(early_stopping=0.1))
 
 
