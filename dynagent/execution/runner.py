@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -72,6 +73,9 @@ class Runner:
         Args:
             questions: B questions.
             adjacency: [B, K, M, M] bool, acyclic.
+
+        Returns:
+            The outcome; the utility is not a number where it is not known which option is right (a negative `answer`).
         """
         hears = adjacency.cpu() & torch.cat([self.reads, torch.tensor([True])])  # who does not read, hears nobody
         asked = ancestors(hears, self.graph.decision_node)[..., :-1]  # [B, K, N]
@@ -83,8 +87,10 @@ class Runner:
 
         votes = hears[..., :-1, self.graph.decision_node]
         option_probs = self.decision.option_probs(torch.where(votes, answers, NOT_ASKED), most_options(questions))
-        right = _right(questions, option_probs.device)[:, None].expand(votes.shape[:-1])  # [B, K]
-        utility = prob_of_right(option_probs, right)
+        right = torch.tensor([max(question.answer, 0) for question in questions], device=option_probs.device)
+        utility = prob_of_right(option_probs, right[:, None].expand(votes.shape[:-1]))  # [B, K]
+        if unknown := [b for b, question in enumerate(questions) if question.answer < 0]:
+            utility[unknown] = math.nan
         return Outcome(utility, answers, asked, option_probs, (tokens * asked).sum(-1))
 
     def _answers_of_silent(self, questions: Sequence[Question], asked: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,10 +122,13 @@ class Runner:
         It does not wait for what the device was given to do before.
 
         Raises:
-            ValueError: if an agent reads others, so that what it votes depends on the graph.
+            ValueError: if an agent reads others, so that what it votes depends on the graph, or it is not known which
+                option of a question is right.
         """
         if any(agent.reads for agent in self.team):
             raise ValueError("Agents that read each other have no answer of their own: draw graphs and run them.")
+        if unknown := [question.id for question in questions if question.answer < 0]:
+            raise ValueError(f"It is not known which option of question {unknown[0]} is right: leave it out.")
         asked = [(Situation(question.id, node), question) for question in questions for node in range(len(self.team))]
         self.answers.ask(dict(asked))
         given = self.answers.known(situation for situation, _ in asked)
@@ -128,7 +137,7 @@ class Runner:
         return Ballots(
             self.decision,
             answers.to(device, non_blocking=True),
-            _right(questions, device),
+            torch.tensor([question.answer for question in questions]).to(device, non_blocking=True),
             most_options(questions),
             tokens.to(device, non_blocking=True),
         )
@@ -181,8 +190,3 @@ def _vote(graph: AgentGraph) -> Decision:
             "on multiple-choice questions."
         )
     return graph.decision
-
-
-def _right(questions: Sequence[Question], device: torch.device) -> Tensor:
-    """The right options: [B]."""
-    return torch.tensor([question.answer for question in questions]).to(device, non_blocking=True)

@@ -121,9 +121,8 @@ def check_enumerable(num_edges: int) -> None:
 
 
 def prob_of_right(option_probs: Tensor, right: Tensor) -> Tensor:
-    """The right option's probability: [...] from [..., C], given the right options [...]; NaN where it is unknown (-1)."""
-    known = option_probs.gather(-1, right.clamp(min=0)[..., None]).squeeze(-1)
-    return torch.where(right >= 0, known, torch.nan)
+    """The right option's probability: [...] from [..., C], given the right options [...]."""
+    return option_probs.gather(-1, right[..., None]).squeeze(-1)
 
 
 def most_options(questions: Sequence[Question]) -> int:

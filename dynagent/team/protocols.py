@@ -29,7 +29,7 @@ class Question(Readable, Protocol):
 
     @property
     def answer(self) -> int:
-        """Index of the right option."""
+        """Index of the right option; a negative number where that is not known."""
 
     @property
     def subject(self) -> str: ...

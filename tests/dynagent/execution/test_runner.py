@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import networkx as nx
@@ -329,6 +330,18 @@ def test_the_teams_above_disagree_and_fail_to_answer():
     assert set(said.tolist()) >= {UNPARSABLE, 0, 1, 2}
     assert 0.1 < outcome.utility.mean() < 0.9
     assert ((outcome.utility > 0) & (outcome.utility < 1)).any()
+
+
+def test_a_question_whose_right_option_is_not_known_has_answers_and_no_utility():
+    graph = graph_of(Constant("B"), Constant("B"), Constant("C"))
+    asked = [QUESTIONS[1], replace(QUESTIONS[2], answer=-1)]
+    outcome = Runner(graph).run(asked, graph.full().expand(2, 1, -1, -1))
+    assert outcome.answers[:, 0].tolist() == [[1, 1, 2]] * 2
+    assert outcome.option_probs[:, 0].tolist() == [[0, 1, 0, 0]] * 2
+    assert float(outcome.utility[0, 0]) == 1
+    assert outcome.utility[1].isnan().all()
+    with pytest.raises(ValueError, match=f"which option of question {asked[1].id} is right: leave it out"):
+        Runner(graph).ballots(asked, torch.device("cpu"))
 
 
 # --- what it costs
