@@ -3,13 +3,13 @@
 An option is named by a letter that stands alone, or by its text; letters may be joined ("A or B"). What stands before
 and after the name decides what is said of it:
 
-    the answer is B         stated: a word such as "answer", and nothing but linking words between
-    B seems right           stated: a verb and praise
-    B. Paris                stated: at the beginning, or on the last line alone
-    it cannot be B          denied: a negation, and nothing but linking words between
-    B is wrong, 选项B错误    denied
-    is it B?                asked: no statement
-    A noble gas             no name: any letter before a small word that is no verb is a word of the sentence
+- "the answer is B": stated, by a word such as "answer" and nothing but linking words between;
+- "B seems right": stated, by a verb and praise;
+- "B. Paris": stated, at the beginning, or on the last line alone;
+- "it cannot be B": denied, by a negation and nothing but linking words between;
+- "B is wrong", "选项B错误": denied;
+- "is it B?": asked, no statement;
+- "A noble gas": no name, since any letter before a small word that is no verb is a word of the sentence.
 
 All letters are read alike. Each pattern runs over the text once or sees the `WINDOW` characters beside a name, so that
 no text takes quadratic time.
