@@ -23,8 +23,8 @@ class TrainConfig(Parameters):
     """The training loop's part of a run.
 
     Attributes:
-        num_iterations: optimiser steps, or "auto": one pass over the questions. A second pass meets answers that are
-            already known by heart.
+        num_iterations: optimiser steps, or "auto": one pass over the questions. A second pass meets answers that the
+            policy has already seen, and overfits them.
         batch_size: questions an optimiser step, over all processes and micro-batches together.
         gradient_accumulation_steps: micro-batches into which every process splits its share of a batch. It changes how
             much memory a step needs, and numbers by no more than rounding.

@@ -44,7 +44,7 @@ def load_llm(
         options: dtype, device and trust_remote_code of a model that is loaded here, see `TransformersModel.load`.
 
     Raises:
-        ValueError, OSError: in one sentence, when the model is not to be had.
+        ValueError, OSError: in one sentence, when the model cannot be loaded.
     """
     changes: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     if request_options:

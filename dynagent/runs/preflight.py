@@ -163,7 +163,7 @@ def preflight(config: RunConfig, tokens_per_second: float = TOKENS_PER_SECOND) -
     Raises:
         ValueError: in one sentence, if there is nothing to check, a model's config cannot be read, or the GPU is too
             small, or missing for the preset "paper", which needs one.
-        ValueError, OSError: if the questions are not to be had, see `dynagent.tasks.multiple_choice.load_questions`.
+        ValueError, OSError: if the questions cannot be loaded, see `dynagent.tasks.multiple_choice.load_questions`.
     """
     if config.data_source == "recordings" or config.tune != "head":
         raise ValueError("Nothing is known beforehand of replays and tuning: set another data_source, or tune 'head'.")

@@ -60,7 +60,7 @@ class Finding:
 
     Attributes:
         effect: what the effect is, the paper's, ours, and its value if there were none.
-        told: the same gain if the truthful agents were told, not learned: about what these agents allow at most.
+        told: the same gain of an oracle that knows who is truthful: about what these agents allow at most.
     """
 
     value: Estimate
