@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 import torch
 
+from dynagent.llm.loading import faster_precision
+
 Answer = tuple[int, Any]  # status and body: JSON, or bytes as they are
 
 
@@ -196,6 +198,7 @@ class TransformersServe:
     def start(self, patience: float = 400.0) -> None:
         program = str(Path(sys.executable).with_name("transformers"))
         command = [program, "serve", self.folder, "--port", str(self.port), "--host", "127.0.0.1", "--device", "cpu"]
+        command += ["--dtype", faster_precision("cpu")]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
