@@ -226,9 +226,9 @@ def test_two_processes_of_a_notebook_train_what_one_does(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert faults(nbformat.read(tmp_path / "out.ipynb", 4)) == []
     together, alone = sorted((tmp_path / "runs").rglob("record.json"), key=lambda path: len(path.parts))
-    records = [json.loads(path.read_text()) for path in (together, alone)]
-    assert [record["parameters"]["gradient_accumulation_steps"] for record in records] == [2, 1]
-    assert len(records[0]["history"]) == len(records[1]["history"]) == 285 // 8
+    records = [RunRecord.load(path) for path in (together, alone)]
+    assert [record.parameters["gradient_accumulation_steps"] for record in records] == [2, 1]
+    assert len(records[0].history) == len(records[1].history) == 285 // 8
     policies = [load_file(path.parent / "policy" / "model.safetensors") for path in (together, alone)]
     assert policies[0].keys() == policies[1].keys()
     for name, weights in policies[0].items():
