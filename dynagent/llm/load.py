@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynagent.artefacts.sources import cache_dir
-from dynagent.llm.base import Chat, ChatModel, Reply, Request
 from dynagent.llm.budget import Budget
 from dynagent.llm.endpoints import is_served
 from dynagent.llm.local import TransformersModel
-from dynagent.llm.replay import RecordedAnswers
 from dynagent.llm.served import ServedModel
 from dynagent.llm.store import Recorded
-
-__all__ = ["Chat", "ChatModel", "Recorded", "RecordedAnswers", "Reply", "Request", "TransformersModel", "load_llm"]
-
 
 OURS = ("model", "messages", "prompt", "echo", "n", "stream", "logprobs", "top_logprobs")  # what makes a call readable
 

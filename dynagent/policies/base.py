@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -87,7 +88,12 @@ class Policy(
         """
         team = team_of(graph)
         pairs = list(zip_longest(self.about.get("team") or team, team, fillvalue="missing"))
-        differ = [f"agent {i} was {was} and is {now}" for i, (was, now) in enumerate(pairs, 1) if was != now]
+        # The same weights in another precision are the same agent.
+        differ = [
+            f"agent {i} was {was} and is {now}"
+            for i, (was, now) in enumerate(pairs, 1)
+            if without_precision(was) != without_precision(now)
+        ]
         if differ:
             warnings.warn(
                 f"This policy was made for another team: {differ[0]}; {len(differ)} of {len(pairs)} agents differ.",
@@ -120,6 +126,15 @@ def team_of(graph: AgentGraph) -> list[str]:
     """Each agent in order, by its name, its group and the identity of its language model, if it has one."""
     identities = [operation.llm.identity if operation.llm is not None else "none" for operation in graph.operations]
     return [f"{node.name} (group {node.group}, LLM {llm})" for node, llm in zip(graph.nodes, identities, strict=False)]
+
+
+def without_precision(agent: str) -> str:
+    """An agent of `team_of` without the precision in which its language model computes.
+
+    >>> without_precision("Truthful (group truthful, LLM smollm2-0123456789ab-float32)")
+    'Truthful (group truthful, LLM smollm2-0123456789ab)'
+    """
+    return re.sub(r"-(?:bfloat16|float32|float16)\)$", ")", agent)
 
 
 def initial_probability(graph: AgentGraph) -> float:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dynagent.evaluation.clustered import clustered_interval
-from dynagent.evaluation.statistics import Estimate
+from dynagent.evaluation.statistics import Estimate, clustered_interval
 
 
 @dataclass

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from dynagent.artefacts.sources import file_sha256
-from dynagent.evaluation.clustered import clustered_interval
-from dynagent.evaluation.statistics import mean_interval, seed_interval
+from dynagent.evaluation.statistics import clustered_interval, mean_interval, seed_interval
 from dynagent.execution.runner import Runner
 from dynagent.learning.config import TrainConfig
 from dynagent.learning.loop import train

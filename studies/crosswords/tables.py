@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from dynagent.evaluation.clustered import clustered_interval
-from dynagent.evaluation.statistics import Estimate, mean_interval
+from dynagent.evaluation.statistics import Estimate, clustered_interval, mean_interval
 from dynagent.graph import AgentGraph
 from dynagent.tasks.crosswords import SIZE, Puzzle
 from dynagent.viz.plots import LEGEND, colours_of, ink_on

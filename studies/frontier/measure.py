@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from dynagent.artefacts.sources import file_sha256
-from dynagent.evaluation.clustered import clustered_interval
-from dynagent.evaluation.statistics import seed_interval
+from dynagent.evaluation.statistics import clustered_interval, seed_interval
 from dynagent.execution.runner import Runner
 from dynagent.graph import AgentGraph
 from dynagent.learning.config import TrainConfig

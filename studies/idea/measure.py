@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.evaluate import compare_wirings
+from dynagent.evaluation.statistics import clustered_interval
 from dynagent.runs.build import again, prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.experiment import Experiment, used_sources

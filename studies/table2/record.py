@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dynagent.evaluation.clustered import clustered_interval
 from dynagent.evaluation.controls import CONTROLS, explanation
-from dynagent.evaluation.statistics import Estimate, seed_interval
+from dynagent.evaluation.statistics import Estimate, clustered_interval, seed_interval
 from dynagent.runs.record import Record
 from studies.common.numbers import plain
 from studies.common.record import load_record, record_path

@@ -471,7 +471,8 @@ def test_a_key_goes_to_its_server_and_nowhere_else(monkeypatch, tmp_path, caplog
 def test_a_key_is_in_no_notebook_not_even_in_its_error(monkeypatch):
     monkeypatch.setenv("DYNAGENT_API_KEY", KEY)
     with imitation(answering(lambda body: (401, {"error": {"message": f"bad key {KEY}"}}))) as server:
-        cell = f"""from dynagent.llm.load import Request, load_llm
+        cell = f"""from dynagent.llm.base import Request
+from dynagent.llm.load import load_llm
 llm = load_llm({server.name()!r})
 print(llm, llm.model, vars(llm), llm.model.source)
 llm.reply([Request("why?")])"""

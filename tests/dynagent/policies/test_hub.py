@@ -203,6 +203,14 @@ def test_another_team_is_warned_of_in_one_sentence(difference):
     assert str(warned[0].message).endswith(" agents differ.")
 
 
+def test_the_same_weights_in_another_precision_are_the_same_team():
+    llm = NamedLLM()
+    llm.identity = llm.identity.replace("float32", "bfloat16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained_policy().check_team(agents("en", "en", "zh", "zh", llm=llm))
+
+
 def test_training_and_evaluation_warn_by_themselves():
     made_for, given = (AgentGraph([Knows((kind,)), Lucky(0.5)], MajorityVote()) for kind in (0, 1))
     given.nodes[0] = type(given.nodes[0])("Changed", "knowing", 0, given.team[0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynagent.evaluation.clustered import clustered_interval
+from dynagent.evaluation.statistics import clustered_interval
 from dynagent.runs.build import prepare
 from dynagent.runs.config import RunConfig
 from dynagent.runs.presets import PRESETS
